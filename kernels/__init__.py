@@ -1,0 +1,40 @@
+"""The ops of the engine: each one a reference in pure torch and the faster versions beside it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import native
+from .dispatch import ENV, KernelChoiceError, Op, parse_environment
+from .dtg_step import OP as _dtg_step
+from .dtg_step import dtg_step
+from .gaussian_noise import OP as _gaussian_noise
+from .gaussian_noise import gaussian_noise
+
+__all__ = [
+    "OPS",
+    "KernelChoiceError",
+    "check_environment",
+    "describe",
+    "dtg_step",
+    "gaussian_noise",
+]
+
+OPS: tuple[Op, ...] = (_dtg_step, _gaussian_noise)
+
+
+def describe() -> dict[str, Any]:
+    """Plain data for `dtg-restore info`: the native library, and each op's implementations."""
+    return {"native": native.describe(), "ops": [op.describe() for op in OPS]}
+
+
+def check_environment() -> None:
+    """KernelChoiceError where DTG_KERNELS names what is unknown or missing on this machine."""
+    by_name = {op.name: op for op in OPS}
+    for name, implementation in parse_environment(os.environ.get(ENV, "")).items():
+        if name != "*" and name not in by_name:
+            raise KernelChoiceError(f"{ENV}: unknown op {name!r}: known are {', '.join(by_name)}")
+        for op in OPS if name == "*" else [by_name[name]]:
+            if reasons := op.get(implementation).missing():
+                raise KernelChoiceError(f"{op.name}: {implementation}: {'; '.join(reasons)}")

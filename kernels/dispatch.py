@@ -1,0 +1,142 @@
+"""What an op is, and how one of its implementations is chosen.
+
+An op is a reference in pure torch (the oracle, the CPU path and the export path at once) and any
+number of faster implementations.  A choice is made by asking each one why it cannot run: the first
+without a reason wins, the reference is last and always can.  An implementation that was asked for
+by name and cannot run is an error with all its reasons, never a silent fallback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("dtg_restore")
+
+ENV = "DTG_KERNELS"
+
+
+class KernelChoiceError(RuntimeError):
+    """An implementation was asked for by name and does not exist or cannot run."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """`|got - want| <= atol + rtol * |want|`, with `want` from the reference."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs; `build(dtype, device)` gives the arguments of the op."""
+
+    name: str
+    build: Callable[[torch.dtype, torch.device], tuple[Any, ...]]
+
+
+def _always(*_: Any) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute an op.
+
+    `load` imports what is needed and returns the function; `missing` says why this machine lacks
+    it, `unsupported` (with the op's arguments) why it cannot take these inputs.
+    """
+
+    name: str
+    load: Callable[[], Callable[..., Tensor]]
+    missing: Callable[[], Sequence[str]] = _always
+    unsupported: Callable[..., Sequence[str]] = _always
+
+    def not_supported_reasons(self, *args: Any) -> list[str]:
+        """Empty where it can run with these arguments."""
+        return list(self.missing()) or list(self.unsupported(*args))
+
+
+@dataclass(frozen=True)
+class Op:
+    """`implementations` are in order of preference; the reference is appended to them.
+
+    `tolerance` has one entry for each dtype that the op takes; `cases` feed the generic test and
+    the generic benchmark, the last one being of production size.
+    """
+
+    name: str
+    formula: str
+    reference: Callable[..., Tensor]
+    faster: tuple[Implementation, ...]
+    tolerance: Mapping[torch.dtype, Tolerance]
+    cases: tuple[Case, ...] = field(repr=False)
+
+    @property
+    def implementations(self) -> tuple[Implementation, ...]:
+        return (*self.faster, Implementation("reference", lambda: self.reference))
+
+    def get(self, name: str) -> Implementation:
+        """The implementation called `name`; KernelChoiceError lists the known ones."""
+        for implementation in self.implementations:
+            if implementation.name == name:
+                return implementation
+        known = ", ".join(i.name for i in self.implementations)
+        raise KernelChoiceError(f"{self.name} has no implementation {name!r}: known are {known}")
+
+    def choose(self, *args: Any, name: str | None = None) -> Implementation:
+        """The implementation for these arguments.
+
+        `name`, or else the environment variable DTG_KERNELS, asks for a certain one.
+        """
+        name = name or wanted_by_environment(self.name)
+        if name is not None:
+            implementation = self.get(name)
+            if reasons := implementation.not_supported_reasons(*args):
+                raise KernelChoiceError(f"{self.name}: {name} cannot run: {'; '.join(reasons)}")
+            return implementation
+        return next(i for i in self.implementations if not i.not_supported_reasons(*args))
+
+    def __call__(self, *args: Any, name: str | None = None) -> Tensor:
+        implementation = self.choose(*args, name=name)
+        _log_once(self.name, implementation.name)
+        return implementation.load()(*args)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data: each implementation, and why this machine lacks it."""
+        rows = [{"name": i.name, "reasons": list(i.missing())} for i in self.implementations]
+        available = [row | {"available": not row["reasons"]} for row in rows]
+        return {"op": self.name, "formula": self.formula, "implementations": available}
+
+
+def wanted_by_environment(op: str) -> str | None:
+    """What DTG_KERNELS asks of `op`, if anything."""
+    wanted = parse_environment(os.environ.get(ENV, ""))
+    return wanted.get(op, wanted.get("*"))
+
+
+@cache
+def parse_environment(text: str) -> Mapping[str, str]:
+    """Op to implementation; the op "*" stands for all.
+
+    `text` is one implementation ("reference") or a list ("dtg_step=native,gaussian_noise=...").
+    """
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if len(items) == 1 and "=" not in items[0]:
+        return {"*": items[0]}
+    if bad := [item for item in items if item.count("=") != 1]:
+        raise KernelChoiceError(f"{ENV}: {bad[0]!r} is not of the form op=implementation")
+    return {op.strip(): name.strip() for op, name in (item.split("=") for item in items)}
+
+
+@cache
+def _log_once(op: str, implementation: str) -> None:
+    log.debug("kernel %s runs as %s", op, implementation)

@@ -1,0 +1,145 @@
+"""One Euler step of the guided velocity, in one pass over memory.
+
+    x' = x + dt * (w_cond * v_cond + w_uncond * v_uncond)
+
+In velocity space w_cond = alpha and w_uncond = 1 - alpha; in x_0 space w_uncond = (1 - alpha) * tau
+/ t, so that both spaces are this one op.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import native
+from .dispatch import Case, Implementation, Op, Tolerance
+
+
+def dtg_step(
+    x: Tensor,
+    v_cond: Tensor,
+    v_uncond: Tensor | None,
+    w_cond: float,
+    w_uncond: float,
+    dt: float,
+    *,
+    implementation: str | None = None,
+) -> Tensor:
+    """`x + dt * (w_cond * v_cond + w_uncond * v_uncond)`.
+
+    Parameters
+    ----------
+    x : any shape, float32; the state at time t
+    v_cond : shape of `x`, float32, bfloat16 or float16; the conditional velocity
+    v_uncond : like `v_cond`; the velocity of the lookahead, or None: the term is left out and
+        `w_uncond` is not read
+    w_cond, w_uncond, dt : the weights, and the (negative) difference of times t' - t
+    implementation : its name, or None for the best one that takes these tensors
+
+    Returns
+    -------
+    Tensor of the shape of `x`, float32, in new memory; computed in float32.
+
+    Raises
+    ------
+    ValueError : shapes, dtypes or devices do not fit
+    KernelChoiceError : the implementation that was asked for cannot run
+    """
+    _check(x, v_cond, v_uncond)
+    return OP(x, v_cond, v_uncond, w_cond, w_uncond, dt, name=implementation)
+
+
+def reference(
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, w_cond: float, w_uncond: float, dt: float
+) -> Tensor:
+    v = w_cond * v_cond.float()
+    if v_uncond is not None:
+        v = v + w_uncond * v_uncond.float()
+    return x + dt * v
+
+
+def _check(x: Tensor, v_cond: Tensor, v_uncond: Tensor | None) -> None:
+    if x.dtype != torch.float32:
+        raise ValueError(f"x must be float32, got {x.dtype}")
+    if not v_cond.is_floating_point():
+        raise ValueError(f"v_cond must be a floating-point tensor, got {v_cond.dtype}")
+    if v_cond.shape != x.shape or v_cond.device != x.device:
+        raise ValueError(f"v_cond is {_kind(v_cond)}, but x is {_kind(x)}")
+    if v_uncond is not None and (v_uncond.dtype, _kind(v_uncond)) != (v_cond.dtype, _kind(v_cond)):
+        raise ValueError(
+            f"v_uncond is {v_uncond.dtype} {_kind(v_uncond)}, "
+            f"but v_cond is {v_cond.dtype} {_kind(v_cond)}"
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} on {tensor.device}"
+
+
+def _native(
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, w_cond: float, w_uncond: float, dt: float
+) -> Tensor:
+    out = torch.empty_like(x)
+    native.library().dtg_step(
+        x=x.data_ptr(),
+        v_cond=v_cond.data_ptr(),
+        v_uncond=0 if v_uncond is None else v_uncond.data_ptr(),
+        out=out.data_ptr(),
+        num=x.numel(),
+        w_cond=w_cond,
+        w_uncond=w_uncond,
+        dt=dt,
+        v_dtype=native.DTYPE_CODES[v_cond.dtype],
+        num_threads=torch.get_num_threads(),
+    )
+    return out
+
+
+def _native_unsupported(
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, *_: float
+) -> list[str]:
+    tensors = {"x": x, "v_cond": v_cond}
+    return native.tensor_reasons(tensors if v_uncond is None else tensors | {"v_uncond": v_uncond})
+
+
+def _inputs(
+    dtype: torch.dtype,
+    device: torch.device,
+    shape: tuple[int, ...],
+    elided: bool = False,
+    transposed: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, float, float, float]:
+    generator = torch.Generator().manual_seed(0)
+    x, v_cond, v_uncond = torch.randn(3, *shape, generator=generator).to(device)
+    v_cond, v_uncond = v_cond.to(dtype), v_uncond.to(dtype)
+    if transposed:
+        x, v_cond, v_uncond = x.mT, v_cond.mT, v_uncond.mT
+    if elided:
+        return x, v_cond, None, 1.0, 0.0, -0.07
+    return x, v_cond, v_uncond, 2.3, -1.3, -0.07
+
+
+OP = Op(
+    name="dtg_step",
+    formula="x + dt * (w_cond * v_cond + w_uncond * v_uncond)",
+    reference=reference,
+    faster=(Implementation("native", lambda: _native, native.missing, _native_unsupported),),
+    # The inputs are rounded before any implementation sees them and all compute in float32: what is
+    # left is the order of three roundings, whatever the dtype of the velocities.
+    tolerance={
+        torch.float32: Tolerance(rtol=1e-6, atol=1e-6),
+        torch.bfloat16: Tolerance(rtol=1e-6, atol=1e-6),
+        torch.float16: Tolerance(rtol=1e-6, atol=1e-6),
+    },
+    cases=(
+        Case("odd sizes", partial(_inputs, shape=(1, 3, 5, 7, 13))),
+        Case("one frame", partial(_inputs, shape=(2, 16, 1, 9, 11))),
+        Case("one value", partial(_inputs, shape=(1,))),
+        Case("empty", partial(_inputs, shape=(0, 3, 4))),
+        Case("elided", partial(_inputs, shape=(1, 3, 5, 7, 13), elided=True)),
+        Case("non-contiguous", partial(_inputs, shape=(1, 3, 5, 7, 13), transposed=True)),
+        Case("production", partial(_inputs, shape=(1, 16, 21, 60, 104))),  # 81 frames of 832 x 480
+    ),
+)

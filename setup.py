@@ -1,0 +1,99 @@
+"""Package map and native build; everything else is in pyproject.toml.
+
+The repository root is the package `dtg_restore`.  The extension `dtg_restore._C` is optional: where
+it cannot be built the package still installs, and `_C.txt` beside it keeps the reason, which
+`dtg-restore info` shows.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = "dtg_restore"
+SUBPACKAGES = [
+    "bench",
+    "cli",
+    "engine",
+    "engine.backbones",
+    "engine.codecs",
+    "engine.media",
+    "engine.runtimes",
+    "engine.sr",
+    "kernels",
+]
+
+
+def package_dir() -> dict[str, str]:
+    folders = {f"{PACKAGE}.{name}": name.replace(".", "/") for name in SUBPACKAGES}
+    return {PACKAGE: ".", **folders}
+
+
+def version() -> str:
+    return re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.M)[1]
+
+
+class BuildPackage(build_py):
+    """Leaves this file out, which lies in the folder of the root package."""
+
+    def run(self) -> None:
+        if not self.editable_mode:  # modules deleted since the last build would be shipped
+            shutil.rmtree(Path(self.build_lib) / PACKAGE, ignore_errors=True)
+        super().run()
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        found = super().find_package_modules(package, package_dir)
+        return [module for module in found if module[:2] != (PACKAGE, "setup")]
+
+
+class BuildNative(build_ext):
+    """Drives CMake; a failure is recorded, not raised."""
+
+    def build_extension(self, ext: Extension) -> None:
+        library = Path(self.get_ext_fullpath(ext.name)).resolve()
+        record = library.parent / "_C.txt"
+        library.parent.mkdir(parents=True, exist_ok=True)
+        library.unlink(missing_ok=True)
+        record.unlink(missing_ok=True)
+        try:
+            self.run_cmake(library.parent)
+        except (ImportError, OSError, subprocess.CalledProcessError) as error:
+            reason = f"{error}\n{getattr(error, 'stdout', None) or ''}".strip()
+            record.write_text(f"the native library was not built: {reason}\n")
+            self.warn(record.read_text())
+
+    def run_cmake(self, output: Path) -> None:
+        import pybind11  # a build requirement; may be absent without build isolation
+
+        build = Path(self.build_temp).resolve()
+        settings = {
+            "CMAKE_LIBRARY_OUTPUT_DIRECTORY": output,
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+        }
+        configure = ["cmake", "-S", ROOT, "-B", build, *[f"-D{k}={v}" for k, v in settings.items()]]
+        if shutil.which("ninja"):
+            configure += ["-G", "Ninja"]
+        shutil.rmtree(build, ignore_errors=True)  # a cache holds paths of an earlier environment
+        for command in (configure, ["cmake", "--build", build, "--config", "Release"]):
+            merged = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            subprocess.run(command, check=True, **merged)
+
+
+setup(
+    version=version(),
+    packages=list(package_dir()),
+    package_dir=package_dir(),
+    package_data={f"{PACKAGE}.engine": ["weights/*.safetensors", "weights/*.md"]},
+    include_package_data=False,
+    ext_modules=[Extension(f"{PACKAGE}._C", sources=[])],
+    cmdclass={"build_py": BuildPackage, "build_ext": BuildNative},
+)
