@@ -38,6 +38,7 @@ class ClipInfo:
     colour: ColourTags = ColourTags()
     has_audio: bool = False
     kind: str = "video"  # or "images"
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height
 
 
 class Chunk(NamedTuple):

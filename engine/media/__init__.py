@@ -1,0 +1,113 @@
+"""Clips in and out: video files and sequences of pictures.
+
+To add a codec or a container, extend the tables of `encoders.py`; for a new kind of source or
+target, write a `Reader` or `Writer` (`base.py`) and choose it here by its path.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from os import PathLike, fspath
+
+from ..types import ClipInfo, ColourTags
+from .base import Reader, Writer
+from .images import ImageReader, ImageWriter
+from .paths import is_sequence_input, is_sequence_output
+from .video_reader import VideoReader
+from .video_writer import VideoWriter
+
+__all__ = ["Reader", "Writer", "open_reader", "open_writer", "probe"]
+
+
+def probe(path: str | PathLike[str]) -> ClipInfo:
+    """Facts of a clip, from its header and first frame; errors as `open_reader`."""
+    with open_reader(path) as reader:
+        return reader.info
+
+
+def open_reader(path: str | PathLike[str], start: int = 0, stop: int | None = None) -> Reader:
+    """Open a clip for reading frames `start .. stop - 1` (0-based, `stop` None = to the end).
+
+    Parameters
+    ----------
+    path : a video file; or a folder of pictures, a pattern `dir/%04d.png` or `dir/####.png`, or
+        one picture.
+
+    Returns
+    -------
+    Reader : a context manager with `info`; iterating it once yields RGB frames (3, H, W),
+        float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied.
+
+    Raises
+    ------
+    InputError : missing, unreadable, damaged, or without pictures; while iterating, also for a
+        frame that cannot be decoded, a change of frame size and a range without frames.
+    ConfigError : `stop` is not above `start`, or `start` is negative.
+    """
+    path = fspath(path)
+    kind = ImageReader if is_sequence_input(path) else VideoReader
+    return kind(path, start, stop)
+
+
+def open_writer(
+    path: str | PathLike[str],
+    *,
+    width: int,
+    height: int,
+    fps: Fraction,
+    colour: ColourTags,
+    codec: str = "h264",
+    crf: int | None = None,
+    bit_depth: int = 8,
+    pixel_aspect: Fraction | None = None,
+    audio_from: str | PathLike[str] | None = None,
+    audio_range: tuple[float, float | None] | None = None,
+    first_number: int = 0,
+    overwrite: bool = False,
+) -> Writer:
+    """Open a clip for writing; it appears under its name when `with` ends without an error.
+
+    Parameters
+    ----------
+    path : a video file; or, for PNG files, a folder (existing, with a trailing slash, or any name
+        without a suffix: `000000.png`, ...) or a pattern `dir/%04d.png`, `dir/####.png`.
+    colour : matrix and range of the YUV samples that are written, and tags; usually the source's.
+    codec : h264, hevc, av1, prores or ffv1 (lossless RGB).
+    crf : quality of h264, hevc, av1; None = a visually lossless default.
+    bit_depth : of the source; above 8 the 10-bit format of the codec (ffv1: up to 16; PNG: 16).
+    pixel_aspect : width of a pixel over its height, stored with a video; None = square.
+    audio_from : clip whose audio packets are copied, those of `audio_range` (start, stop) seconds
+        on its video's timeline.  What the container cannot hold is dropped with a warning.
+    first_number : number of the first PNG file.
+
+    Returns
+    -------
+    Writer : a context manager with `write(frame)`, frames RGB (3, height, width) in [0, 1].
+
+    Raises
+    ------
+    InputError : the target exists and `overwrite` is off, or cannot be written.
+    ConfigError : unknown codec or suffix, a pair or a frame size that cannot be, `crf` out of
+        range.
+    """
+    path = fspath(path)
+    size = {"width": width, "height": height}
+    common = {"colour": colour, "bit_depth": bit_depth, "overwrite": overwrite}
+    if is_sequence_output(path):
+        return ImageWriter(path, **size, **common, first_number=first_number)
+    return VideoWriter(
+        path,
+        **size,
+        **common,
+        fps=fps,
+        codec=codec,
+        crf=crf,
+        pixel_aspect=pixel_aspect or Fraction(1),
+        audio_from=_audio_source(audio_from),
+        audio_range=audio_range,
+    )
+
+
+def _audio_source(path: str | PathLike[str] | None) -> str | None:
+    """Pictures have no audio."""
+    return None if path is None or is_sequence_input(fspath(path)) else fspath(path)

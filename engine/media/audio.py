@@ -1,0 +1,96 @@
+"""Audio of the source, copied packet by packet without decoding."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+
+log = logging.getLogger("dtg_restore")
+
+
+class AudioCopy:
+    """Feeds the audio of `source` into `output`, in step with the video.
+
+    A packet belongs to the range that holds its start, and what precedes the first frame to the
+    range that starts at 0: so consecutive ranges share no packet and lose none.
+
+    Parameters
+    ----------
+    seconds : (start, stop) on the source's video timeline, stop None = to the end.
+    """
+
+    def __init__(
+        self,
+        source: av.container.InputContainer,
+        output: av.container.OutputContainer,
+        seconds: tuple[float, float | None] = (0.0, None),
+    ):
+        self._source = source
+        self._streams: dict[int, av.AudioStream] = {}
+        for stream in source.streams.audio:
+            self._add(stream, output)
+        self._output = output
+        start, stop = seconds
+        self._origin = _video_start(source) + Fraction(start)
+        self._begin = -math.inf if start <= 0 else Fraction(0)
+        self._end = math.inf if stop is None else Fraction(stop) - Fraction(start)
+        self._packets = self._in_range()
+        self._next = next(self._packets, None)
+
+    def _add(self, stream: av.AudioStream, output: av.container.OutputContainer) -> None:
+        try:
+            copy = output.add_stream_from_template(stream)
+        except (ValueError, av.FFmpegError):
+            name = stream.codec_context.name if stream.codec_context else "unknown"
+            log.warning("audio dropped: %s cannot hold %s audio", output.format.name, name)
+            return
+        if "language" in stream.metadata:
+            copy.metadata["language"] = stream.metadata["language"]
+        self._streams[stream.index] = copy
+
+    def _in_range(self) -> Iterator[tuple[Fraction, av.Packet]]:
+        """(seconds since the start of the range, packet moved to that time), in file order."""
+        if not self._streams:
+            return
+        wanted = [self._source.streams[index] for index in self._streams]
+        finished: set[int] = set()
+        for packet in self._packets_of(wanted):
+            index = packet.stream.index
+            time = packet.pts * packet.time_base - self._origin
+            if time >= self._end:
+                finished.add(index)
+                if len(finished) == len(wanted):
+                    return
+            elif time >= self._begin:
+                shift = round(self._origin / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = self._streams[index]
+                yield time, packet
+
+    def _packets_of(self, streams: list[av.AudioStream]) -> Iterator[av.Packet]:
+        try:
+            for packet in self._source.demux(streams):
+                if packet.dts is not None and packet.pts is not None:
+                    yield packet
+        except (av.FFmpegError, OSError):
+            log.warning("audio of %s is damaged and was copied up to there", self._source.name)
+
+    def advance(self, seconds: float = math.inf) -> None:
+        """Write the packets that start before `seconds` of output time."""
+        while self._next is not None and self._next[0] < seconds:
+            self._output.mux(self._next[1])
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _video_start(source: av.container.InputContainer) -> Fraction:
+    for stream in source.streams.video:
+        if stream.start_time is not None:
+            return stream.start_time * stream.time_base
+    return Fraction(0)

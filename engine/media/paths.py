@@ -1,0 +1,112 @@
+"""Which paths mean a sequence of images, and which files belong to it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError, InputError
+
+# Read by their FFmpeg decoder; only PNG is written.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_COUNTER = re.compile(r"%0?(\d*)d|(#+)")
+_LAST_DIGITS = re.compile(r"(\d+)(?=\D*$)")
+
+
+@dataclass(frozen=True)
+class SequencePattern:
+    """File names `prefix + zero-padded number + suffix` in one folder."""
+
+    folder: Path
+    prefix: str
+    digits: int
+    suffix: str
+
+    def file(self, number: int) -> Path:
+        return self.folder / f"{self.prefix}{number:0{self.digits}d}{self.suffix}"
+
+    def number(self, name: str) -> int | None:
+        """The number in a file name, or None if the name does not fit."""
+        middle = name.removeprefix(self.prefix).removesuffix(self.suffix)
+        fits = name == f"{self.prefix}{middle}{self.suffix}" and re.fullmatch(r"\d+", middle)
+        return int(middle) if fits and len(middle) >= self.digits else None
+
+
+def parse_pattern(path: str) -> SequencePattern | None:
+    """`dir/a_%04d.png` or `dir/a_####.png`; None where the file name has no counter."""
+    folder, name = os.path.split(path)
+    counters = list(_COUNTER.finditer(name))
+    if not counters or not is_image(name):
+        return None
+    if len(counters) > 1:
+        raise ConfigError(f"{path} holds more than one frame counter")
+    counter = counters[0]
+    digits = len(counter[2]) if counter[2] else int(counter[1] or 1)
+    return SequencePattern(Path(folder), name[: counter.start()], digits, name[counter.end() :])
+
+
+def is_image(path: str) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_sequence_input(path: str) -> bool:
+    """A folder, a pattern, or a single picture."""
+    return Path(path).is_dir() or is_image(path)
+
+
+def is_sequence_output(path: str) -> bool:
+    """A folder (existing, a trailing separator, or no suffix), or a pattern of pictures."""
+    as_folder = path.endswith(("/", os.sep)) or not Path(path).suffix
+    return as_folder or Path(path).is_dir() or is_image(path)
+
+
+def output_pattern(path: str) -> SequencePattern:
+    """Names of the files that a sequence is written to; a folder gets `000000.png` and so on."""
+    pattern = parse_pattern(path)
+    if pattern is None and is_image(path) and not Path(path).is_dir():
+        raise ConfigError(
+            f"{path} names one picture; for a sequence give a folder or a pattern "
+            f"such as {Path(path).stem}_%04d.png"
+        )
+    pattern = pattern or SequencePattern(Path(path), "", 6, ".png")
+    if pattern.suffix.lower().rpartition(".")[2] != "png":
+        raise ConfigError(f"image sequences are written as .png, not {pattern.suffix}")
+    return pattern
+
+
+def list_sequence(path: str) -> list[tuple[int, Path]]:
+    """(number, file) of a sequence, by number.
+
+    In a folder every picture counts, and its number is the last run of digits in its name; where
+    a name has none, or two share one, the pictures are numbered in the order of their names.
+
+    Raises
+    ------
+    InputError : nothing there, or the folder cannot be read.
+    """
+    pattern = parse_pattern(path)
+    folder = pattern.folder if pattern else Path(path)
+    if pattern is None and not folder.is_dir():
+        return [(0, folder)]
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from None
+    if pattern:
+        found = [(pattern.number(name), folder / name) for name in names]
+        files = [(number, file) for number, file in found if number is not None]
+    else:
+        files = _number([folder / name for name in names if is_image(name)])
+    if not files:
+        raise InputError(f"no pictures in {path}")
+    return sorted(files)
+
+
+def _number(files: list[Path]) -> list[tuple[int, Path]]:
+    matches = [_LAST_DIGITS.search(file.stem) for file in files]
+    numbers = [int(match[1]) for match in matches if match]
+    if len(set(numbers)) == len(files):
+        return list(zip(numbers, files, strict=True))
+    return list(enumerate(files))

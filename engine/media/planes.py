@@ -1,0 +1,175 @@
+"""Between PyAV frames and float32 RGB tensors."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..types import ColourTags
+from .colour import (
+    CODE_POINTS,
+    RGB_CODE_POINT,
+    downsample_chroma,
+    matrix_name,
+    rgb_to_yuv,
+    round_to_code,
+    upsample_chroma,
+    yuv_to_rgb,
+)
+
+_LIMITED, _FULL = 1, 2  # AVColorRange
+_MAX_BITS = 16
+# log2 of the (x, y) chroma subsampling and its name in pixel formats
+_SAMPLINGS = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (0, 1): "440", (2, 0): "411"}
+
+
+def bit_depth(layout: av.VideoFormat) -> int:
+    """Bits of a sample of a pixel format."""
+    return max(component.bits for component in layout.components)
+
+
+def colour_tags(frame: av.VideoFrame) -> ColourTags:
+    """How the samples of `frame` relate to RGB, with the rule of `default_matrix` if untagged."""
+    name = frame.format.name
+    # FFmpeg's convention: yuvj formats are full range, and so is grey that is not tagged.
+    full = frame.color_range == _FULL or name.startswith("yuvj")
+    full = full or (name.startswith(("gray", "ya")) and frame.color_range != _LIMITED)
+    return ColourTags(
+        matrix=matrix_name(int(frame.colorspace), frame.height),
+        # RGB samples are always full range; what is written from them as YUV need not be.
+        full_range=full and not _holds_rgb(frame.format),
+        primaries=int(frame.color_primaries),
+        transfer=int(frame.color_trc),
+    )
+
+
+def frame_to_rgb(frame: av.VideoFrame, *, chroma_centred: bool = False) -> torch.Tensor:
+    """Decoded frame, any integer pixel format, to RGB (3, H, W) float32 in [0, 1].
+
+    Raises
+    ------
+    InputError : floating-point samples, or a colour matrix that is not supported.
+    """
+    bits = bit_depth(frame.format)
+    if bits > _MAX_BITS:
+        raise InputError(f"pixel format {frame.format.name} is not supported")
+    if _holds_rgb(frame.format):
+        return _rgb_samples(frame, bits)
+    return _planar_yuv(frame, bits, chroma_centred)
+
+
+def rgb_to_frame(rgb: torch.Tensor, pix_fmt: str, colour: ColourTags) -> av.VideoFrame:
+    """RGB (3, H, W) to a tagged frame of `pix_fmt` (planar YUV, planar or packed RGB).
+
+    Values are clamped to [0, 1] and rounded to the nearest code value, once.
+    """
+    frame = av.VideoFrame(rgb.shape[2], rgb.shape[1], pix_fmt)
+    if frame.format.is_rgb:
+        _fill_rgb(frame, rgb.clamp(0, 1))
+        frame.colorspace, frame.color_range = RGB_CODE_POINT, _FULL
+    else:
+        _fill_yuv(frame, rgb, colour)
+        frame.colorspace = CODE_POINTS[colour.matrix]
+        frame.color_range = _FULL if colour.full_range else _LIMITED
+    frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
+    return frame
+
+
+def _holds_rgb(layout: av.VideoFormat) -> bool:
+    return layout.is_rgb or layout.has_palette or layout.is_bit_stream
+
+
+def _rgb_samples(frame: av.VideoFrame, bits: int) -> torch.Tensor:
+    name = frame.format.name
+    if name.startswith(("gbrp", "gbrap")) and not frame.format.is_big_endian:
+        green, blue, red = (_samples(frame, plane, 1, bits > 8) for plane in range(3))
+        return torch.from_numpy(np.stack((red, green, blue))) / _peak(bits)
+    if 8 < bits < _MAX_BITS:  # swscale would widen these by truncation
+        raise InputError(f"pixel format {name} is not supported")
+    # Palette, 1-bit, packed: swscale only moves the samples of 8 and 16 bits, exactly.
+    wide = bits > 8
+    packed = frame.reformat(format="rgb48le" if wide else "rgb24")
+    array = _samples(packed, 0, 3, wide)  # (H, W, 3)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous() / _peak(16 if wide else 8)
+
+
+def _planar_yuv(frame: av.VideoFrame, bits: int, chroma_centred: bool) -> torch.Tensor:
+    colour = colour_tags(frame)
+    frame = _to_planar(frame, bits)
+    y = torch.from_numpy(_samples(frame, 0, 1, bits > 8))
+    if len(frame.planes) < 3:  # grey
+        cb = cr = torch.full_like(y, float(1 << (bits - 1)))
+        return yuv_to_rgb(y, cb, cr, colour, bits)
+    shifts = _chroma_shifts(frame.format)
+    chroma = (torch.from_numpy(_samples(frame, plane, 1, bits > 8)) for plane in (1, 2))
+    cb, cr = (upsample_chroma(c, *y.shape, shifts, chroma_centred) for c in chroma)
+    return yuv_to_rgb(y, cb, cr, colour, bits)
+
+
+def _to_planar(frame: av.VideoFrame, bits: int) -> av.VideoFrame:
+    """Same samples, little endian, one component a plane, low bits; alpha is left behind."""
+    layout = frame.format
+    in_high_bits = layout.name.startswith(("p0", "p2", "p4", "y2"))
+    planar = [c.plane for c in layout.components] == list(range(len(layout.components)))
+    if planar and not layout.is_big_endian and not in_high_bits:
+        return frame  # a fourth plane is alpha and never looked at
+    grey = not any(c.is_chroma for c in layout.components)
+    name = "gray" if grey else f"yuv{_SAMPLINGS[_chroma_shifts(layout)]}p"
+    return frame.reformat(
+        format=name if bits <= 8 else f"{name}{bits}le",
+        src_color_range=frame.color_range,
+        dst_color_range=frame.color_range,
+    )
+
+
+def _chroma_shifts(layout: av.VideoFormat) -> tuple[int, int]:
+    """log2 of the (x, y) chroma subsampling."""
+    return (
+        (256 // layout.chroma_width(256)).bit_length() - 1,
+        (256 // layout.chroma_height(256)).bit_length() - 1,
+    )
+
+
+def _view(frame: av.VideoFrame, plane: int, channels: int, wide: bool) -> np.ndarray:
+    """A plane's own memory without the padding: (h, w) or (h, w, channels)."""
+    p = frame.planes[plane]
+    dtype = np.dtype("<u2" if wide else "u1")
+    rows = np.frombuffer(p, dtype)[: p.height * p.line_size // dtype.itemsize]
+    rows = rows.reshape(p.height, -1)[:, : p.width * channels]
+    return rows if channels == 1 else rows.reshape(p.height, p.width, channels)
+
+
+def _peak(bits: int) -> float:
+    return float((1 << bits) - 1)
+
+
+def _samples(frame: av.VideoFrame, plane: int, channels: int, wide: bool) -> np.ndarray:
+    return _view(frame, plane, channels, wide).astype(np.float32)
+
+
+def _fill_rgb(frame: av.VideoFrame, rgb: torch.Tensor) -> None:
+    bits = bit_depth(frame.format)
+    code = round_to_code(rgb * _peak(bits), bits).numpy()  # (3, H, W)
+    name = frame.format.name
+    if name.startswith("gbrp"):
+        for plane, channel in enumerate((1, 2, 0)):
+            _view(frame, plane, 1, bits > 8)[...] = code[channel]
+    elif name == "bgr0":
+        pixels = _view(frame, 0, 4, False)
+        pixels[..., :3], pixels[..., 3] = code[::-1].transpose(1, 2, 0), 0
+    else:
+        pixels = code.transpose(1, 2, 0)
+        if frame.format.is_big_endian and bits > 8:
+            pixels = pixels.astype(np.uint16).byteswap()
+        _view(frame, 0, 3, bits > 8)[...] = pixels
+
+
+def _fill_yuv(frame: av.VideoFrame, rgb: torch.Tensor, colour: ColourTags) -> None:
+    bits = bit_depth(frame.format)
+    shifts = _chroma_shifts(frame.format)
+    y, cb, cr = rgb_to_yuv(rgb, colour, bits)
+    planes = (y, downsample_chroma(cb, shifts), downsample_chroma(cr, shifts))
+    for plane, values in enumerate(planes):
+        _view(frame, plane, 1, bits > 8)[...] = round_to_code(values, bits).numpy()

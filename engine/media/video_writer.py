@@ -1,0 +1,142 @@
+"""Video files, encoded in a stream through PyAV."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import torch
+
+from ..errors import ConfigError, InputError
+from ..types import ColourTags
+from .atomic import AtomicFile, reason
+from .audio import AudioCopy
+from .base import Writer
+from .colour import CODE_POINTS, RGB_CODE_POINT
+from .encoders import ENCODERS, encoder_options, muxer_for, pixel_format
+from .planes import rgb_to_frame
+from .video_reader import open_container
+
+
+class VideoWriter(Writer):
+    """One video stream and, where asked for, the audio of the source."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        width: int,
+        height: int,
+        fps: Fraction,
+        colour: ColourTags,
+        codec: str,
+        crf: int | None,
+        bit_depth: int,
+        pixel_aspect: Fraction,
+        audio_from: str | None,
+        audio_range: tuple[float, float | None] | None,
+        overwrite: bool,
+    ):
+        super().__init__(path, width, height)
+        muxer = muxer_for(path, codec)
+        options = encoder_options(codec, crf)
+        self._pix_fmt = pixel_format(codec, width, height, bit_depth)
+        self._fps = Fraction(fps)
+        encoder = ENCODERS[codec]
+        self._colour = colour if encoder.full_range else replace(colour, full_range=False)
+        self._audio: AudioCopy | None = None
+        self._file = AtomicFile(path, overwrite)
+        try:
+            self._open(muxer, codec, options, pixel_aspect)
+            if audio_from is not None:
+                source = open_container(audio_from)
+                self._audio = AudioCopy(source, self._container, audio_range or (0.0, None))
+        except BaseException:
+            self.abort()
+            raise
+
+    def _open(
+        self, muxer: str, codec: str, options: dict[str, str], pixel_aspect: Fraction
+    ) -> None:
+        encoder = ENCODERS[codec]
+        for name, value in encoder.environment.items():
+            os.environ.setdefault(name, value)
+        # Output must not depend on the day or on a random number: no time stamps, no unique ids.
+        self._container = av.open(
+            f"file:{self._file.path}",
+            "w",
+            format=muxer,
+            container_options={"fflags": "+bitexact", **_muxer_options(muxer)},
+        )
+        stream = self._container.add_stream(encoder.ffmpeg_name, rate=self._fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, self._pix_fmt
+        context = stream.codec_context
+        context.time_base = 1 / self._fps
+        context.sample_aspect_ratio = pixel_aspect
+        context.flags |= av.codec.context.Flags.bitexact
+        if encoder.tag and muxer in ("mp4", "mov"):
+            context.codec_tag = encoder.tag
+        _tag(context, self._pix_fmt, self._colour)
+        self._stream = stream
+        try:
+            context.open()
+        except (av.FFmpegError, OSError, ValueError):
+            raise ConfigError(
+                f"{codec} cannot encode {self.width}x{self.height} {self._pix_fmt} "
+                "with these settings"
+            ) from None
+
+    def _write(self, frame: torch.Tensor) -> None:
+        picture = rgb_to_frame(frame, self._pix_fmt, self._colour)
+        picture.pts, picture.time_base = self.num_frames, 1 / self._fps
+        if self._audio:
+            self._audio.advance(float(self.num_frames / self._fps))
+        self._encode(picture)
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        with self._system_errors():
+            for packet in self._stream.encode(picture):
+                self._container.mux(packet)
+
+    @contextlib.contextmanager
+    def _system_errors(self):
+        try:
+            yield
+        except OSError as error:  # av.FFmpegError of a full disk and the like among them
+            raise InputError(f"cannot write {self.path}: {reason(error)}") from None
+
+    def commit(self) -> None:
+        try:
+            self._encode(None)
+            if self._audio:
+                self._audio.advance()
+            with self._system_errors():
+                self._close()
+        except BaseException:
+            self.abort()
+            raise
+        self._file.commit()
+
+    def _close(self) -> None:
+        if self._audio:
+            self._audio.close()
+        self._container.close()
+
+    def abort(self) -> None:
+        with contextlib.suppress(AttributeError, OSError, ValueError, av.FFmpegError):
+            self._close()
+        self._file.abort()
+
+
+def _muxer_options(muxer: str) -> dict[str, str]:
+    return {"movflags": "+faststart"} if muxer in ("mp4", "mov") else {}
+
+
+def _tag(context: av.VideoCodecContext, pix_fmt: str, colour: ColourTags) -> None:
+    is_rgb = not pix_fmt.startswith("yuv")
+    context.colorspace = RGB_CODE_POINT if is_rgb else CODE_POINTS[colour.matrix]
+    context.color_range = 2 if is_rgb or colour.full_range else 1
+    context.color_primaries, context.color_trc = colour.primaries, colour.transfer
