@@ -97,9 +97,7 @@ def _native(
     return out
 
 
-def _native_unsupported(
-    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, *_: float
-) -> list[str]:
+def _native_unsupported(x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, *_: float) -> list[str]:
     tensors = {"x": x, "v_cond": v_cond}
     return native.tensor_reasons(tensors if v_uncond is None else tensors | {"v_uncond": v_uncond})
 
