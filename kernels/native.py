@@ -1,4 +1,4 @@
-"""The compiled library `dtg_restore._C`: loaded on first use, with the reason where it is absent."""
+"""The compiled library `dtg_restore._C`: loaded on first use, with the reason where absent."""
 
 from __future__ import annotations
 
