@@ -1,0 +1,65 @@
+"""Super-resolution models."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ..checkpoint import load_checkpoint
+from ..errors import EngineError
+from ..registry import Entry, Registry
+from .base import SRFacts, SuperResolver
+
+__all__ = ["KINDS", "SR", "SRFacts", "SuperResolver", "load_sr"]
+
+SR = Registry(
+    "SR model",
+    [
+        Entry(
+            "mini-x2",
+            ".sr.mini:load_embedded",
+            SRFacts("mini-x2", scale=2, parameters=172_812, macs_per_pixel=172_368, halo=10),
+        ),
+        Entry(
+            "mini-x4",
+            ".sr.mini:load_embedded",
+            SRFacts("mini-x4", scale=4, parameters=188_400, macs_per_pixel=187_920, halo=10),
+        ),
+    ],
+)
+
+# What a weights file may hold: the `kind` in its configuration, and who builds it.
+KINDS = Registry("kind of SR weights", [Entry("mini", ".sr.mini:from_checkpoint", None)])
+
+
+def load_sr(
+    name_or_path: str | os.PathLike,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> SuperResolver:
+    """Load a super-resolution model onto a device.
+
+    Parameters
+    ----------
+    name_or_path : a name of the registry `SR`, or the path of a safetensors file written by
+        `save_checkpoint`.
+    device : where the network runs; frames may live elsewhere.
+    dtype : of the network's arithmetic; the pixels that it corrects stay fp32.
+
+    Raises
+    ------
+    ConfigError : neither a known name nor a path.
+    EngineError : the file is absent, damaged, or holds something else.
+    """
+    name = os.fspath(name_or_path)
+    device = torch.device(device)
+    if name in SR:
+        return SR.get(name).build(name, device, dtype)
+    if not (os.path.exists(name) or os.path.dirname(name) or name.endswith(".safetensors")):
+        SR.get(name)  # raises, with the names that are known
+    config, state = load_checkpoint(name)
+    kind = config.get("kind") if isinstance(config, dict) else None
+    if kind not in KINDS:
+        raise EngineError(f"{name} holds weights of kind {kind!r}, not of an SR model")
+    return KINDS.get(kind).build(config, state, name, device, dtype)
