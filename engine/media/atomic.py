@@ -10,9 +10,9 @@ from pathlib import Path
 from ..errors import InputError
 
 
-def reason(error: OSError) -> str:
-    """Why the system refused, in words."""
-    return os.strerror(error.errno) if error.errno else str(error)
+def reason(error: OSError | ValueError) -> str:
+    """Why the system or FFmpeg refused, in words."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 class AtomicFile:

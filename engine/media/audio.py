@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+
+from .video_reader import open_container
 
 log = logging.getLogger("dtg_restore")
 
@@ -25,32 +28,28 @@ class AudioCopy:
 
     def __init__(
         self,
-        source: av.container.InputContainer,
+        path: str,
         output: av.container.OutputContainer,
         seconds: tuple[float, float | None] = (0.0, None),
     ):
-        self._source = source
-        self._streams: dict[int, av.AudioStream] = {}
-        for stream in source.streams.audio:
-            self._add(stream, output)
+        self._source = open_container(path)
         self._output = output
+        self._streams = {
+            index: self._add(self._source.streams[index])
+            for index in storable_streams(path, output.format.name)
+        }
         start, stop = seconds
-        self._origin = _video_start(source) + Fraction(start)
+        self._origin = _video_start(self._source) + Fraction(start)
         self._begin = -math.inf if start <= 0 else Fraction(0)
         self._end = math.inf if stop is None else Fraction(stop) - Fraction(start)
         self._packets = self._in_range()
         self._next = next(self._packets, None)
 
-    def _add(self, stream: av.AudioStream, output: av.container.OutputContainer) -> None:
-        try:
-            copy = output.add_stream_from_template(stream)
-        except (ValueError, av.FFmpegError):
-            name = stream.codec_context.name if stream.codec_context else "unknown"
-            log.warning("audio dropped: %s cannot hold %s audio", output.format.name, name)
-            return
+    def _add(self, stream: av.AudioStream) -> av.AudioStream:
+        copy = self._output.add_stream_from_template(stream)
         if "language" in stream.metadata:
             copy.metadata["language"] = stream.metadata["language"]
-        self._streams[stream.index] = copy
+        return copy
 
     def _in_range(self) -> Iterator[tuple[Fraction, av.Packet]]:
         """(seconds since the start of the range, packet moved to that time), in file order."""
@@ -87,6 +86,34 @@ class AudioCopy:
 
     def close(self) -> None:
         self._source.close()
+
+
+def storable_streams(path: str, muxer: str) -> list[int]:
+    """Indices of the audio streams of a file that a container can hold; warns of the others.
+
+    Tried with the first packet in memory: some muxers refuse only when they write the trailer,
+    and then the video would be lost with the audio.
+    """
+    with open_container(path) as source:
+        indices = [stream.index for stream in source.streams.audio]
+    storable = [index for index in indices if _takes(muxer, path, index)]
+    if len(storable) < len(indices):
+        number = len(indices) - len(storable)
+        log.warning("audio dropped: %s cannot hold %d of the tracks of %s", muxer, number, path)
+    return storable
+
+
+def _takes(muxer: str, path: str, index: int) -> bool:
+    try:
+        with open_container(path) as source, av.open(io.BytesIO(), "w", format=muxer) as trial:
+            stream = source.streams[index]
+            copy = trial.add_stream_from_template(stream)
+            packet = next(source.demux(stream))
+            packet.stream = copy
+            trial.mux(packet)
+        return True
+    except (ValueError, OSError, av.FFmpegError):
+        return False
 
 
 def _video_start(source: av.container.InputContainer) -> Fraction:

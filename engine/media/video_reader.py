@@ -78,9 +78,7 @@ class VideoReader(Reader):
     def _refuse_cut_file(self) -> None:
         intact = frames_before_cut(self._stream, self.path)
         if intact is not None and (self.stop is None or self.stop > intact):
-            advice = (
-                f"frames 0-{intact - 1} can still be read" if intact else "nothing is left"
-            )
+            advice = f"frames 0-{intact - 1} can still be read" if intact else "nothing is left"
             raise InputError(f"{self.path} is cut short: {advice}")
 
     def _first(self) -> av.VideoFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -18,7 +19,6 @@ from .base import Writer
 from .colour import CODE_POINTS, RGB_CODE_POINT
 from .encoders import ENCODERS, encoder_options, muxer_for, pixel_format
 from .planes import rgb_to_frame
-from .video_reader import open_container
 
 
 class VideoWriter(Writer):
@@ -41,43 +41,43 @@ class VideoWriter(Writer):
         overwrite: bool,
     ):
         super().__init__(path, width, height)
-        muxer = muxer_for(path, codec)
-        options = encoder_options(codec, crf)
+        self._muxer = muxer_for(path, codec)
+        self._codec, self._options = codec, encoder_options(codec, crf)
         self._pix_fmt = pixel_format(codec, width, height, bit_depth)
-        self._fps = Fraction(fps)
-        encoder = ENCODERS[codec]
-        self._colour = colour if encoder.full_range else replace(colour, full_range=False)
+        self._fps, self._pixel_aspect = Fraction(fps), pixel_aspect
+        full_range = colour.full_range and ENCODERS[codec].full_range
+        self._colour = replace(colour, full_range=full_range)
         self._audio: AudioCopy | None = None
         self._file = AtomicFile(path, overwrite)
         try:
-            self._open(muxer, codec, options, pixel_aspect)
+            self._open()
             if audio_from is not None:
-                source = open_container(audio_from)
-                self._audio = AudioCopy(source, self._container, audio_range or (0.0, None))
+                self._audio = AudioCopy(audio_from, self._container, audio_range or (0.0, None))
+            self._container.start_encoding()
         except BaseException:
             self.abort()
             raise
 
-    def _open(
-        self, muxer: str, codec: str, options: dict[str, str], pixel_aspect: Fraction
-    ) -> None:
-        encoder = ENCODERS[codec]
+    def _open(self) -> None:
+        encoder = ENCODERS[self._codec]
         for name, value in encoder.environment.items():
             os.environ.setdefault(name, value)
         # Output must not depend on the day or on a random number: no time stamps, no unique ids.
         self._container = av.open(
             f"file:{self._file.path}",
             "w",
-            format=muxer,
-            container_options={"fflags": "+bitexact", **_muxer_options(muxer)},
+            format=self._muxer,
+            container_options={"fflags": "+bitexact", **_muxer_options(self._muxer)},
         )
-        stream = self._container.add_stream(encoder.ffmpeg_name, rate=self._fps, options=options)
+        stream = self._container.add_stream(
+            encoder.ffmpeg_name, rate=self._fps, options=self._options
+        )
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, self._pix_fmt
         context = stream.codec_context
         context.time_base = 1 / self._fps
-        context.sample_aspect_ratio = pixel_aspect
+        context.sample_aspect_ratio = self._pixel_aspect
         context.flags |= av.codec.context.Flags.bitexact
-        if encoder.tag and muxer in ("mp4", "mov"):
+        if encoder.tag and self._muxer in ("mp4", "mov"):
             context.codec_tag = encoder.tag
         _tag(context, self._pix_fmt, self._colour)
         self._stream = stream
@@ -85,35 +85,30 @@ class VideoWriter(Writer):
             context.open()
         except (av.FFmpegError, OSError, ValueError):
             raise ConfigError(
-                f"{codec} cannot encode {self.width}x{self.height} {self._pix_fmt} "
-                "with these settings"
+                f"{self._codec} cannot encode {self.width}x{self.height} {self._pix_fmt}"
             ) from None
 
     def _write(self, frame: torch.Tensor) -> None:
         picture = rgb_to_frame(frame, self._pix_fmt, self._colour)
         picture.pts, picture.time_base = self.num_frames, 1 / self._fps
-        if self._audio:
-            self._audio.advance(float(self.num_frames / self._fps))
-        self._encode(picture)
-
-    def _encode(self, picture: av.VideoFrame | None) -> None:
         with self._system_errors():
-            for packet in self._stream.encode(picture):
-                self._container.mux(packet)
+            if self._audio:
+                self._audio.advance(float(self.num_frames / self._fps))
+            self._container.mux(self._stream.encode(picture))
 
     @contextlib.contextmanager
-    def _system_errors(self):
+    def _system_errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # av.FFmpegError of a full disk and the like among them
+        except (OSError, av.FFmpegError) as error:  # a full disk and the like
             raise InputError(f"cannot write {self.path}: {reason(error)}") from None
 
     def commit(self) -> None:
         try:
-            self._encode(None)
-            if self._audio:
-                self._audio.advance()
             with self._system_errors():
+                self._container.mux(self._stream.encode(None))
+                if self._audio:
+                    self._audio.advance()
                 self._close()
         except BaseException:
             self.abort()
