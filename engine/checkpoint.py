@@ -48,7 +48,9 @@ def save_checkpoint(
 ) -> None:
     """Write `state` as fp16 safetensors with `config` and `card` as metadata, atomically."""
     path = Path(path)
-    half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in state.items()}
+    half = {
+        key: value.detach().to("cpu", torch.float16).contiguous() for key, value in state.items()
+    }
     metadata = {"config": json.dumps(config), "card": json.dumps(card)}
     partial = path.with_name(path.name + ".partial")
     save_file(half, partial, metadata=metadata)

@@ -1,0 +1,159 @@
+"""The settings of a run: frozen and checked when they are made.
+
+`None` means "what suits the backbone": its facts hold the value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from .errors import ConfigError
+
+SCHEDULES = ("exponential", "cosine", "linear", "constant")
+SPACES = ("velocity", "x0")
+SOLVERS = ("euler", "heun")
+MODES = ("dtg", "cfg", "none")
+
+
+def _one_of(name: str, value: Any, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(map(str, allowed))}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also refuses nan
+        raise ConfigError(f"{name} is {value}: it must lie between {low:g} and {high:g}")
+
+
+@dataclass(frozen=True)
+class DTG:
+    """Settings of the guided sampler, by the paper's letters.  Times are flow times in [0, 1].
+
+    Parameters
+    ----------
+    t_start : where denoising starts; 0 < t_start <= 1.
+    steps : number of solver steps from t_start to 0.
+    delta0, alpha0 : lookahead and guidance weight at t_start, annealed to 0 and to 1.
+    schedule, kappa : shape of the annealing; kappa is the rate of "exponential".
+    space : what is extrapolated, "velocity" or the "x0" prediction.
+    alpha_clip : clamp alpha to `schedule.alpha_max`, so that guidance never adds noise.
+    tau_floor : tau is kept at or above tau_floor * t.
+    solver : "euler", or "heun" (second order, two evaluations a step but for the last).
+    shift : time shift; 1 = evenly spaced times.
+
+    Classifier-free guidance is `delta0 = 0` with `schedule="constant"`, SDEdit is `alpha0 = 1` with
+    `delta0 = 0`: see `DTG.cfg` and `DTG.sdedit`.
+    """
+
+    t_start: float = 0.5
+    steps: int = 20
+    delta0: float = 0.15
+    alpha0: float = 2.0
+    schedule: str = "exponential"
+    kappa: float = 4.0
+    space: str = "velocity"
+    alpha_clip: bool = False
+    tau_floor: float = 0.0
+    solver: str = "euler"
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        _between("t_start", self.t_start, 1e-3, 1)
+        _between("steps", self.steps, 1, 1000)
+        _between("delta0", self.delta0, 0, 1)
+        _between("alpha0", self.alpha0, 0, 50)
+        _between("kappa", self.kappa, 1e-3, 50)
+        _between("tau_floor", self.tau_floor, 0, 1)
+        _between("shift", self.shift, 0.01, 100)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("space", self.space, SPACES)
+        _one_of("solver", self.solver, SOLVERS)
+
+    def cfg(self) -> DTG:
+        """The same run with classifier-free guidance of scale alpha0."""
+        return replace(self, delta0=0.0, schedule="constant")
+
+    def sdedit(self) -> DTG:
+        """The same run with no guidance at all."""
+        return replace(self, delta0=0.0, alpha0=1.0)
+
+
+@dataclass(frozen=True)
+class RestoreConfig:
+    """Every setting of a run that can change its result, and where it runs.
+
+    Parameters
+    ----------
+    backbone : "mini", "none" (super-resolution only) or a path.
+    sr : "mini-x2", "mini-x4", "none" or a path to weights.
+    guidance : "dtg", "cfg" or "none" (SDEdit).
+    t_start, steps, delta0, alpha0, schedule, kappa, space, alpha_clip, tau_floor, solver, shift :
+        see `DTG`; None = the backbone's own default.
+    prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
+    seed : of the noise, 0 .. 2^63 - 1.
+    chunk, overlap : frames refined together, and shared by neighbours; None = the backbone's.
+    tile : (width, height) in pixels, None = the backbone's; (0, 0) = the whole frame.
+    tile_overlap : pixels shared by neighbouring tiles.
+    tile_batch : tiles in one call of the backbone.
+    runtime, device, dtype : "auto" or by name.
+    """
+
+    backbone: str = "mini"
+    sr: str = "mini-x2"
+    guidance: str = "dtg"
+    t_start: float | None = None
+    steps: int | None = None
+    delta0: float | None = None
+    alpha0: float | None = None
+    schedule: str | None = None
+    kappa: float | None = None
+    space: str | None = None
+    alpha_clip: bool = False
+    tau_floor: float | None = None
+    solver: str | None = None
+    shift: float | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    seed: int = 0
+    chunk: int | None = None
+    overlap: int | None = None
+    tile: tuple[int, int] | None = None
+    tile_overlap: int | None = None
+    tile_batch: int | None = None
+    runtime: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("guidance", self.guidance, MODES)
+        _one_of("dtype", self.dtype, ("auto", "fp32", "bf16", "fp16"))
+        _between("seed", self.seed, 0, 2**63 - 1)
+        for name in ("chunk", "tile_batch"):
+            if getattr(self, name) is not None:
+                _between(name, getattr(self, name), 1, 100_000)
+        for name in ("overlap", "tile_overlap"):
+            if getattr(self, name) is not None:
+                _between(name, getattr(self, name), 0, 100_000)
+        if self.tile is not None:
+            for side in self.tile:
+                _between("tile", side, 0, 100_000)
+
+    def dtg(self, defaults: DTG) -> DTG:
+        """The sampler's settings: those given here, else the backbone's `defaults`."""
+        given = {
+            f.name: getattr(self, f.name) for f in fields(DTG) if getattr(self, f.name) is not None
+        }
+        settings = replace(defaults, **given)
+        if self.guidance == "cfg":
+            return settings.cfg()
+        return settings.sdedit() if self.guidance == "none" else settings
+
+
+def from_mapping(values: dict[str, Any]) -> RestoreConfig:
+    """A configuration from names and values; ConfigError names an unknown key."""
+    known = {f.name for f in fields(RestoreConfig)}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ConfigError(f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(known))}")
+    return RestoreConfig(**values)

@@ -1,0 +1,151 @@
+"""The plan of a run: chunks, tiles, evaluations, memory and time, from facts alone.
+
+No weights are loaded; only the time estimate measures something, the machine's matrix product.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from .backbones import facts_of
+from .backbones.base import BackboneFacts
+from .config import RestoreConfig
+from .errors import ConfigError
+from .schedule import nodes
+from .sr import SRFacts
+from .tiling import ChunkGrid, round_up, tiles
+from .types import Tile
+
+# Share of the matrix peak that whole runs were seen to reach, and of activation floats per token
+# and width that a pass of a block holds at once: measured, see bench/results/plan_mini.json.
+EFFICIENCY = 0.45
+LIVE_ACTIVATIONS = 24
+FRAME_BUFFERS = 8  # x, its successor, noise, two velocities, input, output, one spare
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a clip of `frame_size` is cut, and what that costs.
+
+    Sizes are (height, width) in pixels; `padded_size` is what the backbone sees.
+    """
+
+    frame_size: tuple[int, int]
+    padded_size: tuple[int, int]
+    grid: ChunkGrid
+    tiles: list[Tile]
+    tile_batch: int
+    evaluations: int
+    flops_per_chunk: float
+    memory_bytes: int
+
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """(width, height) of a tile."""
+        return self.tiles[0].width, self.tiles[0].height
+
+
+def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
+    """Cut frames of height x width as `config` says, the backbone's defaults filling what it leaves
+    open.  ConfigError where chunk, overlap and tile contradict each other."""
+    facts = facts_of(config.backbone)
+    multiple = facts.multiple_of[1]
+    padded = (round_up(height, multiple), round_up(width, multiple))
+    grid = chunk_grid(config, facts)
+    wanted = facts.tile if config.tile is None else config.tile
+    tile = (round_up(wanted[0], multiple), round_up(wanted[1], multiple))
+    overlap = facts.tile_overlap if config.tile_overlap is None else config.tile_overlap
+    for side, size in zip(tile, padded[::-1], strict=True):
+        if side and side < size and overlap >= side:
+            raise ConfigError(
+                f"tile overlap is {overlap}: it must be below the tile's side ({side})"
+            )
+    cut = tiles(*padded, tile, overlap, multiple)
+    evaluations = count_evaluations(config, facts)
+    batch = facts.tile_batch if config.tile_batch is None else config.tile_batch
+    per_tile = facts.flops(grid.length, cut[0].height, cut[0].width)
+    return Plan(
+        frame_size=(height, width),
+        padded_size=padded,
+        grid=grid,
+        tiles=cut,
+        tile_batch=batch,
+        evaluations=evaluations,
+        flops_per_chunk=per_tile * len(cut) * evaluations,
+        memory_bytes=_memory(facts, grid, padded, cut[0], min(batch, len(cut))),
+    )
+
+
+def chunk_grid(config: RestoreConfig, facts: BackboneFacts) -> ChunkGrid:
+    """The chunk is rounded up to the backbone's multiple, and so is the stride."""
+    multiple = facts.multiple_of[0]
+    length = round_up(facts.chunk if config.chunk is None else config.chunk, multiple)
+    overlap = min(facts.overlap, length // 2) if config.overlap is None else config.overlap
+    return ChunkGrid(length, round_up(overlap, multiple))
+
+
+def count_evaluations(config: RestoreConfig, facts: BackboneFacts) -> int:
+    """Passes of the backbone over a chunk; a branch of weight zero is not evaluated."""
+    dtg = config.dtg(facts.defaults)
+    table = nodes(dtg)
+    visited = table[:-1] + (table[1:-1] if dtg.solver == "heun" else [])
+    return sum(1 + (node.w_uncond != 0) for node in visited)
+
+
+def _memory(
+    facts: BackboneFacts, grid: ChunkGrid, padded: tuple[int, int], tile: Tile, batch: int
+) -> int:
+    pixels = grid.length * padded[0] * padded[1] * 3
+    tokens = 2 * batch * facts.tokens(grid.length, tile.height, tile.width)
+    activations = tokens * facts.width * LIVE_ACTIVATIONS
+    return 4 * (facts.parameters + FRAME_BUFFERS * pixels + activations)
+
+
+def estimate(
+    plan: Plan | None, sr: SRFacts | None, num_frames: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Chunks, floating-point operations, seconds and memory of a run over `num_frames` frames."""
+    peak = matmul_flops()
+    refine = chunks = 0.0
+    if plan is not None:
+        chunks = len(plan.grid.touching(0, num_frames, num_frames))
+        refine = chunks * plan.flops_per_chunk
+    upscale = 2.0 * sr.macs_per_pixel * size[0] * size[1] * num_frames if sr else 0.0
+    return {
+        "chunks": int(chunks),
+        "refine_flops": refine,
+        "upscale_flops": upscale,
+        "machine_flops_per_second": peak,
+        "seconds": (refine + upscale) / (EFFICIENCY * peak),
+        "memory_bytes": plan.memory_bytes if plan else 0,
+    }
+
+
+def matmul_flops(size: int = 768, seconds: float = 0.2) -> float:
+    """fp32 matrix products a second on this machine, in floating-point operations a second."""
+    a = torch.randn(size, size)
+    a @ a
+    count, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        a @ a
+        count += 1
+    return 2.0 * size**3 * count / elapsed
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Plain data of a plan, for reports."""
+    return {
+        "frame_size": list(plan.frame_size),
+        "padded_size": list(plan.padded_size),
+        "chunk": asdict(plan.grid),
+        "tile": list(plan.tile_size),
+        "tiles": len(plan.tiles),
+        "tile_batch": plan.tile_batch,
+        "evaluations": plan.evaluations,
+        "flops_per_chunk": plan.flops_per_chunk,
+        "memory_bytes": plan.memory_bytes,
+    }

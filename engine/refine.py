@@ -1,0 +1,97 @@
+"""Stage one: lookahead-guided refinement of one chunk."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..kernels import gaussian_noise
+from .backbones.base import Backbone
+from .blend import reflect_index, reflect_pad
+from .codecs import pixels
+from .config import RestoreConfig
+from .errors import OutOfMemory
+from .guidance import TiledBranches
+from .plan import Plan
+from .sampler import sample
+from .schedule import Node, alpha_max, nodes, unstable
+from .types import Chunk, StepInfo
+
+logger = logging.getLogger("dtg_restore")
+
+
+class Refiner:
+    """A backbone with its settings, ready to refine the chunks of one clip.
+
+    `evaluations` counts the backbone's passes over whole chunks, by branch.
+    """
+
+    def __init__(self, backbone: Backbone, config: RestoreConfig, plan: Plan):
+        facts = backbone.facts
+        self._backbone, self._plan, self._seed = backbone, plan, config.seed
+        self._dtg = config.dtg(facts.defaults)
+        self._nodes = nodes(self._dtg)
+        _warn_if_unstable(self._nodes)
+        context = backbone.prepare(
+            facts.prompt if config.prompt is None else config.prompt,
+            facts.negative_prompt if config.negative_prompt is None else config.negative_prompt,
+            self._nodes,
+        )
+        self._branches = TiledBranches(
+            backbone, context, self._nodes, plan.tiles, plan.padded_size, plan.tile_batch
+        )
+
+    @property
+    def evaluations(self) -> Counter[str]:
+        return self._branches.evaluations
+
+    @torch.inference_mode()
+    def __call__(
+        self, frames: Tensor, chunk: Chunk, on_step: Callable[[StepInfo], None] | None = None
+    ) -> Tensor:
+        """Refine the frames (T, 3, H, W) of `chunk`; the same shape comes back, in [0, 1].
+
+        OutOfMemory, with a tile that should fit, where the device's memory does not suffice.
+        """
+        count, _, height, width = frames.shape
+        try:
+            z = self._encode(frames, chunk)
+            t = self._nodes[0].t
+            noise = gaussian_noise(self._seed, chunk.start, *_axes(z), device=self._backbone.device)
+            x = (1 - t) * z + t * noise
+            x = sample(self._branches, x, self._nodes, self._dtg.solver, on_step)
+        except torch.OutOfMemoryError as error:
+            smaller = (self._plan.tile_size[0] // 2, self._plan.tile_size[1] // 2)
+            raise OutOfMemory(f"the device's memory does not suffice: {error}", smaller) from error
+        return pixels.decode(x)[:count, :, :height, :width].to(frames.device)
+
+    def _encode(self, frames: Tensor, chunk: Chunk) -> Tensor:
+        """z (1, 3, T, H, W), continued by reflection to the chunk's length and the padded size."""
+        index = reflect_index(len(frames), chunk.length).to(frames.device)
+        padded = reflect_pad(frames, *self._plan.padded_size)[index]
+        return pixels.encode(padded.to(self._backbone.device, torch.float32))
+
+
+def _warn_if_unstable(table: list[Node]) -> None:
+    outside = unstable(table)
+    if outside:
+        node = outside[0]
+        logger.warning(
+            "alpha exceeds its stable maximum at %d of %d steps (%.2f > %.2f at t = %.3f): "
+            "guidance adds noise there; alpha_clip clamps it",
+            len(outside),
+            len(table) - 1,
+            node.alpha,
+            alpha_max(node.t, node.tau),
+            node.t,
+        )
+
+
+def _axes(z: Tensor) -> tuple[int, int, int, int]:
+    """(frames, channels, rows, columns) of z (1, C, T, H, W)."""
+    _, channels, frames, height, width = z.shape
+    return frames, channels, height, width

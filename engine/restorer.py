@@ -1,0 +1,305 @@
+"""The public interface: load once, restore frames, streams and files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import report
+from .backbones import load_backbone
+from .backbones.base import Backbone
+from .config import RestoreConfig
+from .devices import resolve_device, resolve_dtype
+from .errors import ConfigError, InputError, Interrupted
+from .media import open_reader, open_writer
+from .pipeline import first_frame, restore_frames
+from .plan import Plan, describe, make_plan
+from .refine import Refiner
+from .runtimes import on_runtime
+from .sr import SuperResolver, load_sr
+from .types import Chunk, Progress, StepInfo
+
+logger = logging.getLogger("dtg_restore")
+
+OnProgress = Callable[[Progress], None]
+Cancel = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """Models on their device, with the settings of a run.
+
+    Make one with `Restorer.load`.  `configure` gives another that shares the models.
+    """
+
+    config: RestoreConfig
+    backbone: Backbone | None
+    sr: SuperResolver | None
+    device: torch.device
+
+    @classmethod
+    def load(cls, config: RestoreConfig | None = None, **settings: Any) -> Restorer:
+        """Load the models that `config`, changed by `settings`, names.
+
+        Raises
+        ------
+        ConfigError : a setting is unknown or out of range.
+        EngineError : weights or the device cannot be used.
+
+        Examples
+        --------
+        >>> restorer = Restorer.load(backbone="mini", sr="mini-x2", t_start=0.15)
+        """
+        config = _changed(config or RestoreConfig(), settings)
+        device = resolve_device(config.device)
+        dtype = resolve_dtype(config.dtype, device)
+        backbone = sr = None
+        if config.backbone != "none":
+            backbone = on_runtime(config.runtime, load_backbone(config.backbone, device, dtype))
+        if config.sr != "none":
+            sr = load_sr(config.sr, device, dtype)
+        return cls(config, backbone, sr, device)
+
+    def configure(self, **settings: Any) -> Restorer:
+        """The same models with other settings; what names a model or a device cannot change."""
+        config = _changed(self.config, settings)
+        for name in ("backbone", "sr", "runtime", "device", "dtype"):
+            if getattr(config, name) != getattr(self.config, name):
+                raise ConfigError(f"{name} cannot change without loading: call Restorer.load")
+        return replace(self, config=config)
+
+    @property
+    def scale(self) -> int:
+        """Size of the output over that of the input."""
+        return 1 if self.sr is None else self.sr.facts.scale
+
+    def plan(self, height: int, width: int) -> Plan | None:
+        """How frames of that size are cut; None where there is no backbone."""
+        return None if self.backbone is None else make_plan(self.config, height, width)
+
+    def restore(self, frames: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        """Restore a clip that is in memory.
+
+        Parameters
+        ----------
+        frames : (T, H, W, 3) uint8, or (T, 3, H, W) floating point in [0, 1]; gamma-encoded RGB.
+
+        Returns
+        -------
+        The same kind of array, `scale` times as large, in new memory.
+
+        Raises
+        ------
+        InputError : another shape, another dtype, or no frames.
+        """
+        x, back = _as_frames(frames)
+        return back(torch.stack(list(self.stream(x))))
+
+    def stream(
+        self, frames: Iterable[Tensor], size: tuple[int, int] | None = None
+    ) -> Iterator[Tensor]:
+        """Restore frames (3, H, W) in [0, 1] as they come, in bounded memory.
+
+        Each restored frame (3, sH, sW) is yielded as soon as its chunk, and the next one where both
+        share it, is finished.  `size` (height, width) saves looking at the first frame.
+        """
+        iterator = iter(frames)
+        if size is None:
+            first = next(iterator, None)
+            if first is None:
+                return
+            size, iterator = tuple(first.shape[-2:]), _chain(first, iterator)
+        yield from self._run(size).frames(iterator, 0, None)
+
+    def restore_file(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        *,
+        frames: tuple[int, int] | None = None,
+        codec: str = "h264",
+        crf: int | None = None,
+        overwrite: bool = False,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> dict[str, Any]:
+        """Restore a video or an image sequence into another.
+
+        Parameters
+        ----------
+        source, target : see `media.open_reader` and `media.open_writer`.
+        frames : (first, last), inclusive and 0-based, clamped to the clip; None = all.
+        on_progress : called with `Progress` after every step and frame.
+        cancel : asked after every step and frame; True ends the run.
+
+        Returns
+        -------
+        The report of the run: settings, plan, versions, hashes, seconds by stage, evaluations and
+        peak memory, as plain data.
+
+        Raises
+        ------
+        InputError : the source cannot be read, or the target not be written.
+        OutOfMemory : with a tile that should fit.
+        Interrupted : `cancel` returned True; nothing stands under the target's name.
+        """
+        start, stop = _range(frames)
+        with open_reader(source) as probe:
+            info = probe.info
+        run = self._run((info.height, info.width), on_progress, cancel)
+        grid = None if run.plan is None else run.plan.grid
+        with open_reader(source, first_frame(start, grid)) as reader:
+            restored = run.frames(reader, start, stop, _remaining(info.num_frames, start, stop))
+            first = next(restored, None)
+            if first is None:
+                raise InputError(f"{os.fspath(source)} ends before frame {start}")
+            with open_writer(
+                target,
+                width=first.shape[-1],
+                height=first.shape[-2],
+                fps=info.fps,
+                colour=info.colour,
+                codec=codec,
+                crf=crf,
+                bit_depth=info.bit_depth,
+                audio_from=source if info.has_audio else None,
+                audio_range=(start / info.fps, None if stop is None else stop / info.fps),
+                first_number=reader.first_number + start - reader.start,
+                overwrite=overwrite,
+            ) as writer:
+                for frame in _chain(first, restored):
+                    with run.clock.stage("encode"):
+                        writer.write(frame)
+                count = writer.num_frames
+        return run.report() | {
+            "input": {"path": os.fspath(source), "sha256": report.sha256(source)},
+            "output": {"path": os.fspath(target), "sha256": report.sha256(target)},
+            "frames": {"first": start, "count": count},
+        }
+
+    def _run(
+        self,
+        size: tuple[int, int],
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> _Run:
+        return _Run(self, size, on_progress or (lambda _: None), cancel or (lambda: False))
+
+
+class _Run:
+    """One pass over one clip: the stages connected, its clock, its counts."""
+
+    def __init__(
+        self, restorer: Restorer, size: tuple[int, int], on_progress: OnProgress, cancel: Cancel
+    ):
+        self.restorer, self.clock = restorer, report.Clock()
+        self._on_progress, self._cancel = on_progress, cancel
+        self._done, self._total = 0, None
+        self.plan = restorer.plan(*size)
+        self.refiner = (
+            None
+            if restorer.backbone is None or self.plan is None
+            else Refiner(restorer.backbone, restorer.config, self.plan)
+        )
+
+    def frames(
+        self, frames: Iterable[Tensor], start: int, stop: int | None, total: int | None = None
+    ) -> Iterator[Tensor]:
+        self._total = total
+        grid = None if self.plan is None else self.plan.grid
+        refine = None if self.refiner is None else self._refine
+        for frame in restore_frames(
+            frames, start, stop, refine, grid, self.restorer.sr, self.clock
+        ):
+            self._done += 1
+            self._tell("restore", self._done, self._total)
+            yield frame
+
+    def _refine(self, part: Tensor, chunk: Chunk) -> Tensor:
+        def on_step(info: StepInfo) -> None:
+            self._tell("refine", info.step, info.num_steps)
+
+        return self.refiner(part, chunk, on_step)
+
+    def _tell(self, stage: str, done: int, total: int | None) -> None:
+        if self._cancel():
+            raise Interrupted("cancelled")
+        self._on_progress(Progress(stage, done, total))
+
+    def report(self) -> dict[str, Any]:
+        restorer, config = self.restorer, asdict(self.restorer.config)
+        guidance = None
+        if restorer.backbone is not None:
+            guidance = asdict(restorer.config.dtg(restorer.backbone.facts.defaults))
+        return {
+            "settings": config,
+            "guidance": guidance,
+            "plan": None if self.plan is None else describe(self.plan),
+            "evaluations": {} if self.refiner is None else dict(self.refiner.evaluations),
+            "seconds": self.clock.describe(),
+            "peak_memory_bytes": report.peak_memory(),
+            "machine": report.machine(restorer.device),
+            "versions": report.versions(),
+        }
+
+
+def _changed(config: RestoreConfig, settings: dict[str, Any]) -> RestoreConfig:
+    unknown = sorted(settings.keys() - asdict(config).keys())
+    if unknown:
+        raise ConfigError(
+            f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(asdict(config)))}"
+        )
+    config = replace(config, **settings)
+    if config.backbone == "none" and config.sr == "none":
+        raise ConfigError("backbone and sr are both none: there is nothing to do")
+    return config
+
+
+def _range(frames: tuple[int, int] | None) -> tuple[int, int | None]:
+    """An inclusive range as start and stop."""
+    if frames is None:
+        return 0, None
+    first, last = frames
+    if first < 0 or last < first:
+        raise ConfigError(f"frame range {first}-{last} is empty or negative")
+    return first, last + 1
+
+
+def _remaining(num_frames: int | None, start: int, stop: int | None) -> int | None:
+    ends = [n for n in (num_frames, stop) if n is not None]
+    return max(0, min(ends) - start) if ends else None
+
+
+def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
+    yield first
+    yield from rest
+
+
+def _as_frames(frames: np.ndarray | Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Frames (T, 3, H, W) fp32 in [0, 1], and the way back to the caller's kind of array."""
+    x = torch.as_tensor(frames)
+    is_array = isinstance(frames, np.ndarray)
+    if x.ndim != 4 or x.shape[0] == 0 or 0 in x.shape:
+        raise InputError(
+            f"frames of shape {tuple(x.shape)}: (T, H, W, 3) or (T, 3, H, W) is expected"
+        )
+    if x.dtype == torch.uint8 and x.shape[-1] == 3:
+
+        def to_bytes(y: Tensor) -> Any:
+            y = (y.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            return y.cpu().numpy() if is_array else y
+
+        return x.permute(0, 3, 1, 2).float() / 255, to_bytes
+    if x.is_floating_point() and x.shape[1] == 3:
+        return x.float(), lambda y: y.cpu().numpy() if is_array else y
+    raise InputError(
+        f"frames are {x.dtype} {tuple(x.shape)}: (T, H, W, 3) uint8 or (T, 3, H, W) "
+        "floating point is expected"
+    )

@@ -1,0 +1,55 @@
+"""The sampling loop of lookahead guidance.
+
+SDEdit and classifier-free guidance are settings of this loop (`DTG.sdedit`, `DTG.cfg`), not other
+loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from ..kernels import dtg_step
+from .schedule import Node
+from .types import StepInfo
+
+# (x, index of the node) to (v_cond, v_uncond): two tensors that we own, (B, C, T, H, W);
+# v_uncond is None where its weight is 0 and it was not evaluated.
+Branches = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
+
+
+def sample(
+    branches: Branches,
+    x: Tensor,
+    nodes: Sequence[Node],
+    solver: str = "euler",
+    on_step: Callable[[StepInfo], None] | None = None,
+) -> Tensor:
+    """Integrate dx/dt = w_cond v_cond + w_uncond v_uncond over `nodes`, from t_start to 0.
+
+    Parameters
+    ----------
+    branches : the two velocities at a node.
+    x : (B, C, T, H, W) fp32, noised to `nodes[0].t`.
+    nodes : `schedule.nodes(...)`; the last has t = 0.
+    solver : "euler", or "heun" (the trapezoidal rule with an Euler predictor).
+    on_step : called after every step; an exception it raises ends the run.
+    """
+    for i, (here, there) in enumerate(pairwise(nodes)):
+        dt = there.t - here.t
+        v_cond, v_uncond = branches(x, i)
+        ahead = dtg_step(x, v_cond, v_uncond, here.w_cond, here.w_uncond, dt)
+        if solver == "heun" and there.t > 0:
+            u_cond, u_uncond = branches(ahead, i + 1)
+            half = dtg_step(x, v_cond, v_uncond, here.w_cond, here.w_uncond, dt / 2)
+            ahead = dtg_step(half, u_cond, u_uncond, there.w_cond, there.w_uncond, dt / 2)
+        x = ahead
+        if on_step is not None:
+            on_step(
+                StepInfo(
+                    i + 1, len(nodes) - 1, here.t, here.tau, here.alpha, 1 + (v_uncond is not None)
+                )
+            )
+    return x
