@@ -18,27 +18,23 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-PACKAGE = "dtg_restore"
-SUBPACKAGES = [
-    "bench",
-    "cli",
-    "engine",
-    "engine.backbones",
-    "engine.codecs",
-    "engine.media",
-    "engine.runtimes",
-    "engine.sr",
-    "kernels",
-]
+PACKAGE, RECORD = "dtg_restore", "_C.txt"
+SUBPACKAGES = ["bench", "cli", "engine", "engine.backbones", "engine.codecs", "engine.media"]
+SUBPACKAGES += ["engine.runtimes", "engine.sr", "kernels"]
 
 
-def package_dir() -> dict[str, str]:
-    folders = {f"{PACKAGE}.{name}": name.replace(".", "/") for name in SUBPACKAGES}
-    return {PACKAGE: ".", **folders}
+FOLDERS = {PACKAGE: "."} | {f"{PACKAGE}.{n}": n.replace(".", "/") for n in SUBPACKAGES}
 
 
 def version() -> str:
     return re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.M)[1]
+
+
+def first_error(output: str) -> str:
+    """The place in the output of CMake or the compiler that says what went wrong, on one line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    first = next((i for i, line in enumerate(lines) if "error" in line.lower()), 0)
+    return " ".join(lines[first : first + 3])
 
 
 class BuildPackage(build_py):
@@ -59,16 +55,18 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         library = Path(self.get_ext_fullpath(ext.name)).resolve()
-        record = library.parent / "_C.txt"
         library.parent.mkdir(parents=True, exist_ok=True)
-        library.unlink(missing_ok=True)
-        record.unlink(missing_ok=True)
+        places = [library.parent, ROOT] if self.editable_mode else [library.parent]
+        for place in places:
+            (place / library.name).unlink(missing_ok=True)
+            (place / RECORD).unlink(missing_ok=True)
         try:
             self.run_cmake(library.parent)
         except (ImportError, OSError, subprocess.CalledProcessError) as error:
-            reason = f"{error}\n{getattr(error, 'stdout', None) or ''}".strip()
-            record.write_text(f"the native library was not built: {reason}\n")
-            self.warn(record.read_text())
+            reason = first_error(getattr(error, "stdout", None) or str(error))
+            for place in places:
+                (place / RECORD).write_text(f"the native library was not built: {reason}\n")
+            self.warn(reason)
 
     def run_cmake(self, output: Path) -> None:
         import pybind11  # a build requirement; may be absent without build isolation
@@ -90,10 +88,10 @@ class BuildNative(build_ext):
 
 setup(
     version=version(),
-    packages=list(package_dir()),
-    package_dir=package_dir(),
+    packages=list(FOLDERS),
+    package_dir=FOLDERS,
     package_data={f"{PACKAGE}.engine": ["weights/*.safetensors", "weights/*.md"]},
     include_package_data=False,
-    ext_modules=[Extension(f"{PACKAGE}._C", sources=[])],
+    ext_modules=[Extension(f"{PACKAGE}._C", sources=[], optional=True)],
     cmdclass={"build_py": BuildPackage, "build_ext": BuildNative},
 )

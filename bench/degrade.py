@@ -82,7 +82,7 @@ def degrade(frames: Tensor, distortion: Distortion, rng: np.random.Generator) ->
 def warp(
     frames: Tensor, distortion: Distortion, rng: np.random.Generator, cell: int = 14
 ) -> Tensor:
-    """Smooth random displacement on a grid of about `cell` pixels, and jitter of the whole frame."""
+    """Smooth random displacement on a grid of about `cell` pixels, and jitter of whole frames."""
     count, _, height, width = frames.shape
     grid = (max(2, round(height / cell)), max(2, round(width / cell)))
     field = torch.empty(count, 2, *grid)
