@@ -12,11 +12,10 @@ import av
 import cv2
 import numpy as np
 
-# Sources of one scene share a prefix; a held-out scene is held out with all its sources.
-HELD_OUT = ("pour_coffee", "cat_on_grass", "sign_walk", "sign_school", "cactus_flower", "road")
+from dtg_restore.bench.material import CLIP_FOLDERS, HELD_OUT, PHOTO_FOLDERS
+
 # The demo clip is made of these pictures, and it must show material that training never saw.
 DEMO = ("skimage_",)
-CLIP_FOLDERS, PHOTO_FOLDERS = ("clips", "clips2"), ("photos", "photos2")
 CLIP_SIDE, PHOTO_SIDE = 360, 512  # short side in the cache: sources are soft beyond it
 
 

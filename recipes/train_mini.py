@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from footage import CLIP_FOLDERS, HELD_OUT, Footage, decode_clip
+from footage import Footage, decode_clip
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from dtg_restore.bench.degrade import Distortion, degrade
+from dtg_restore.bench.material import CLIP_FOLDERS, HELD_OUT
 from dtg_restore.engine.backbones.mini import PHASES, TAGS, MiniConfig, MiniDiT
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.codecs import patch

@@ -1,0 +1,34 @@
+"""Full-reference measures of frames (T, 3, H, W) in [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def psnr(frames: Tensor, reference: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB over all frames, RGB; infinite for equal ones."""
+    error = (frames.clamp(0, 1) - reference).square().mean()
+    return (-10 * torch.log10(error)).item()
+
+
+def temporal_error(frames: Tensor, reference: Tensor) -> float:
+    """Mean error of the differences between neighbouring frames, in 8-bit code values.
+
+    It counts what moves and should not (flicker, jitter, boiling) and what should and does not.
+    """
+    return 255 * (frames.diff(dim=0) - reference.diff(dim=0)).abs().mean().item()
+
+
+def block_step(frames: Tensor, block: int = 8) -> float:
+    """Mean step across the edges of `block` x `block` blocks over the mean step elsewhere.
+
+    About 1 where no grid of blocks shows.
+    """
+    ratios = []
+    for dim in (-2, -1):
+        steps = frames.diff(dim=dim).abs()
+        at_edge = torch.arange(steps.shape[dim]) % block == block - 1
+        edges = steps.index_select(dim, at_edge.nonzero()[:, 0]).mean()
+        ratios.append(edges / steps.index_select(dim, (~at_edge).nonzero()[:, 0]).mean())
+    return (sum(ratios) / len(ratios)).item()
