@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,19 +16,13 @@ from .backbones import load_backbone
 from .backbones.base import Backbone
 from .config import RestoreConfig
 from .devices import resolve_device, resolve_dtype
-from .errors import ConfigError, InputError, Interrupted
+from .errors import ConfigError, InputError
 from .media import open_reader, open_writer
-from .pipeline import first_frame, restore_frames
-from .plan import Plan, describe, make_plan
-from .refine import Refiner
+from .pipeline import first_frame
+from .plan import Plan, make_plan
+from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
 from .sr import SuperResolver, load_sr
-from .types import Chunk, Progress, StepInfo
-
-logger = logging.getLogger("dtg_restore")
-
-OnProgress = Callable[[Progress], None]
-Cancel = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -189,65 +182,10 @@ class Restorer:
         size: tuple[int, int],
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
-    ) -> _Run:
-        return _Run(self, size, on_progress or (lambda _: None), cancel or (lambda: False))
-
-
-class _Run:
-    """One pass over one clip: the stages connected, its clock, its counts."""
-
-    def __init__(
-        self, restorer: Restorer, size: tuple[int, int], on_progress: OnProgress, cancel: Cancel
-    ):
-        self.restorer, self.clock = restorer, report.Clock()
-        self._on_progress, self._cancel = on_progress, cancel
-        self._done, self._total = 0, None
-        self.plan = restorer.plan(*size)
-        self.refiner = (
-            None
-            if restorer.backbone is None or self.plan is None
-            else Refiner(restorer.backbone, restorer.config, self.plan)
+    ) -> Run:
+        return Run(
+            self.config, self.backbone, self.sr, self.plan(*size), self.device, on_progress, cancel
         )
-
-    def frames(
-        self, frames: Iterable[Tensor], start: int, stop: int | None, total: int | None = None
-    ) -> Iterator[Tensor]:
-        self._total = total
-        grid = None if self.plan is None else self.plan.grid
-        refine = None if self.refiner is None else self._refine
-        for frame in restore_frames(
-            frames, start, stop, refine, grid, self.restorer.sr, self.clock
-        ):
-            self._done += 1
-            self._tell("restore", self._done, self._total)
-            yield frame
-
-    def _refine(self, part: Tensor, chunk: Chunk) -> Tensor:
-        def on_step(info: StepInfo) -> None:
-            self._tell("refine", info.step, info.num_steps)
-
-        return self.refiner(part, chunk, on_step)
-
-    def _tell(self, stage: str, done: int, total: int | None) -> None:
-        if self._cancel():
-            raise Interrupted("cancelled")
-        self._on_progress(Progress(stage, done, total))
-
-    def report(self) -> dict[str, Any]:
-        restorer, config = self.restorer, asdict(self.restorer.config)
-        guidance = None
-        if restorer.backbone is not None:
-            guidance = asdict(restorer.config.dtg(restorer.backbone.facts.defaults))
-        return {
-            "settings": config,
-            "guidance": guidance,
-            "plan": None if self.plan is None else describe(self.plan),
-            "evaluations": {} if self.refiner is None else dict(self.refiner.evaluations),
-            "seconds": self.clock.describe(),
-            "peak_memory_bytes": report.peak_memory(),
-            "machine": report.machine(restorer.device),
-            "versions": report.versions(),
-        }
 
 
 def _changed(config: RestoreConfig, settings: dict[str, Any]) -> RestoreConfig:
