@@ -95,21 +95,22 @@ def contents(wheel: Path) -> set[str]:
     return {"dtg_restore/_C.so" if "/_C." in n and "_C.txt" not in n else n for n in files}
 
 
-def expected() -> set[str]:
-    files = [ROOT / "__init__.py"]
+@pytest.fixture(scope="module")
+def expected(sources: Path) -> set[str]:
+    files = [sources / "__init__.py"]
     for folder in SHIPPED:
-        files += (ROOT / folder).rglob("*.py")
+        files += (sources / folder).rglob("*.py")
     for pattern in ("*.safetensors", "*.md"):
-        files += (ROOT / "engine" / "weights").glob(pattern)
-    return {f"dtg_restore/{file.relative_to(ROOT).as_posix()}" for file in files}
+        files += (sources / "engine" / "weights").glob(pattern)
+    return {f"dtg_restore/{file.relative_to(sources).as_posix()}" for file in files}
 
 
-def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    assert contents(wheel) == expected() | {"dtg_restore/_C.so"}
+def test_wheel_holds_the_package_and_nothing_else(wheel: Path, expected: set[str]) -> None:
+    assert contents(wheel) == expected | {"dtg_restore/_C.so"}
 
 
-def test_wheel_without_a_compiler_holds_the_reason(plain_wheel: Path) -> None:
-    assert contents(plain_wheel) == expected() | {"dtg_restore/_C.txt"}
+def test_wheel_without_a_compiler_holds_the_reason(plain_wheel: Path, expected: set[str]) -> None:
+    assert contents(plain_wheel) == expected | {"dtg_restore/_C.txt"}
 
 
 def test_rebuild_ships_no_module_that_is_gone(sources: Path, tmp_path: Path) -> None:
