@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from fractions import Fraction
 from os import PathLike, fspath
+from os.path import realpath
 
 from ..types import ClipInfo, ColourTags
 from .base import Reader, Writer
 from .images import ImageReader, ImageWriter
-from .paths import is_sequence_input, is_sequence_output
+from .paths import is_sequence_input, is_sequence_output, list_sequence, output_pattern
 from .video_reader import VideoReader
 from .video_writer import VideoWriter
 
-__all__ = ["Reader", "Writer", "open_reader", "open_writer", "probe"]
+__all__ = ["Reader", "Writer", "open_reader", "open_writer", "probe", "would_replace"]
 
 
 def probe(path: str | PathLike[str]) -> ClipInfo:
@@ -106,6 +107,17 @@ def open_writer(
         audio_from=_audio_source(audio_from),
         audio_range=audio_range,
     )
+
+
+def would_replace(target: str | PathLike[str], source: str | PathLike[str]) -> bool:
+    """Whether writing `target` would replace a file that `source` is read from."""
+    target, source = fspath(target), fspath(source)
+    if realpath(target) == realpath(source):
+        return True
+    if not (is_sequence_input(source) and is_sequence_output(target)):
+        return False
+    pattern = output_pattern(target)
+    return any(realpath(pattern.file(n)) == realpath(file) for n, file in list_sequence(source))
 
 
 def _audio_source(path: str | PathLike[str] | None) -> str | None:

@@ -46,6 +46,9 @@ class AtomicFile:
         except OSError as error:
             self.abort()
             raise InputError(f"cannot write {self.target}: {reason(error)}") from None
+        except BaseException:  # a signal
+            self.abort()
+            raise
 
     def abort(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -136,6 +136,9 @@ class ImageWriter(Writer):
         except OSError as error:
             file.abort()
             raise InputError(f"cannot write {file.target}: {reason(error)}") from None
+        except BaseException:  # a signal
+            file.abort()
+            raise
         file.commit()
 
     def commit(self) -> None:
