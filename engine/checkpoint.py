@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +19,42 @@ from .errors import EngineError
 EMBEDDED = Path(__file__).parent / "weights"
 
 
+def weights_file(name: str | os.PathLike) -> Path:
+    """Where the weights of a model lie: a path as it is, an embedded model by its name."""
+    name = os.fspath(name)
+    is_path = name.endswith(".safetensors") or os.path.dirname(name)
+    return Path(name) if is_path else EMBEDDED / f"{name}.safetensors"
+
+
 def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file written by `save_checkpoint`.
 
     Returns the configuration and the state dict, in fp32 on the CPU.  EngineError where the file
     is absent, damaged or carries no configuration.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise EngineError(f"no weights at {path}")
+    with _opened(path) as file:
+        config = json.loads((file.metadata() or {})["config"])
+        state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    return config, state
+
+
+def load_config(path: str | os.PathLike) -> dict[str, Any]:
+    """The configuration alone, from the header; errors as `load_checkpoint`."""
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {})["config"])
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Any]:
+    if not os.path.isfile(path):
+        raise EngineError(f"no weights at {os.fspath(path)}")
     try:
         with safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {})["config"])
-            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+            yield file
     except KeyError as error:
         raise EngineError(f"{path} carries no {error} metadata: not one of our files") from error
     except (SafetensorError, ValueError, OSError) as error:
         raise EngineError(f"{path} is damaged or no safetensors file: {error}") from error
-    return config, state
 
 
 def load_card(path: str | os.PathLike) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
-from ..checkpoint import load_checkpoint
+from ..checkpoint import load_checkpoint, load_config
 from ..errors import EngineError
 from ..registry import Entry, Registry
+from . import mini
 from .base import SRFacts, SuperResolver
 
-__all__ = ["KINDS", "SR", "SRFacts", "SuperResolver", "load_sr"]
+__all__ = ["KINDS", "SR", "SRFacts", "SuperResolver", "load_sr", "sr_facts"]
 
 SR = Registry(
     "SR model",
@@ -29,8 +31,10 @@ SR = Registry(
     ],
 )
 
-# What a weights file may hold: the `kind` in its configuration, and who builds it.
-KINDS = Registry("kind of SR weights", [Entry("mini", ".sr.mini:from_checkpoint", None)])
+# What a weights file may hold: the `kind` in its configuration, who builds it, and its facts.
+KINDS = Registry(
+    "kind of SR weights", [Entry("mini", ".sr.mini:from_checkpoint", mini.facts_from_config)]
+)
 
 
 def load_sr(
@@ -56,10 +60,27 @@ def load_sr(
     device = torch.device(device)
     if name in SR:
         return SR.get(name).build(name, device, dtype)
+    config, state = load_checkpoint(_path(name))
+    return _kind(config, name).build(config, state, name, device, dtype)
+
+
+def sr_facts(name_or_path: str | os.PathLike) -> SRFacts:
+    """The facts of a model without loading its weights; errors as `load_sr`."""
+    name = os.fspath(name_or_path)
+    if name in SR:
+        return SR.get(name).facts
+    config = load_config(_path(name))
+    return _kind(config, name).facts(config, name)
+
+
+def _path(name: str) -> str:
     if not (os.path.exists(name) or os.path.dirname(name) or name.endswith(".safetensors")):
         SR.get(name)  # raises, with the names that are known
-    config, state = load_checkpoint(name)
+    return name
+
+
+def _kind(config: Any, name: str) -> Entry:
     kind = config.get("kind") if isinstance(config, dict) else None
     if kind not in KINDS:
         raise EngineError(f"{name} holds weights of kind {kind!r}, not of an SR model")
-    return KINDS.get(kind).build(config, state, name, device, dtype)
+    return KINDS.get(kind)

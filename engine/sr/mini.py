@@ -73,6 +73,18 @@ def facts_of(net: MiniSR, name: str) -> SRFacts:
     return SRFacts(name, net.scale, parameters, net.macs_per_pixel, net.halo)
 
 
+def build(config: dict[str, Any], source: str) -> MiniSR:
+    """The untrained network that `config` describes."""
+    try:
+        return MiniSR(config["scale"], config["width"], config["depth"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise EngineError(f"{source} has an unusable configuration {config}: {error!r}") from error
+
+
+def facts_from_config(config: dict[str, Any], source: str) -> SRFacts:
+    return facts_of(build(config, source), Path(source).stem)
+
+
 def from_checkpoint(
     config: dict[str, Any],
     state: dict[str, Tensor],
@@ -81,10 +93,7 @@ def from_checkpoint(
     dtype: torch.dtype,
 ) -> SuperResolver:
     """Build the network that `config` describes and fill it with `state`."""
-    try:
-        net = MiniSR(config["scale"], config["width"], config["depth"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise EngineError(f"{source} has an unusable configuration {config}: {error!r}") from error
+    net = build(config, source)
     load_state(net, state, source)
     return FrameSR(net.to(dtype), facts_of(net, Path(source).stem), device)
 
