@@ -138,6 +138,9 @@ class RestoreConfig:
         if self.tile is not None:
             for side in self.tile:
                 _between("tile", side, 0, 100_000)
+        if self.backbone == "none" and self.sr == "none":
+            raise ConfigError("backbone and sr are both none: there is nothing to do")
+        self.dtg(DTG())  # checks what concerns the sampler
 
     def dtg(self, defaults: DTG) -> DTG:
         """The sampler's settings: those given here, else the backbone's `defaults`."""
