@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from .errors import ConfigError, EngineError
+from .errors import ConfigError, EngineError, OutOfMemory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,3 +40,21 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+@contextmanager
+def named_out_of_memory(suggested_tile: tuple[int, int] | None = None) -> Iterator[None]:
+    """Whatever torch, numpy or Python raise where memory runs out becomes `OutOfMemory`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
+        raise OutOfMemory(f"memory does not suffice: {reason}", suggested_tile) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch has a class of its own for GPUs, but not for the host."""
+    is_host = "allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_host

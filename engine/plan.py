@@ -14,9 +14,11 @@ import torch
 from .backbones import facts_of
 from .backbones.base import BackboneFacts
 from .config import RestoreConfig
+from .devices import resolve_dtype
 from .errors import ConfigError
 from .schedule import nodes
 from .sr import SRFacts
+from .sr.frames import TILE
 from .tiling import ChunkGrid, round_up, tiles
 from .types import Tile
 
@@ -25,6 +27,7 @@ from .types import Tile
 EFFICIENCY = 0.45
 LIVE_ACTIVATIONS = 24
 FRAME_BUFFERS = 8  # x, its successor, noise, two velocities, input, output, one spare
+UPSCALE_FLOATS = 300  # that the super-resolution net holds at once for a pixel of its tile
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ class Plan:
     evaluations: int
     flops_per_chunk: float
     memory_bytes: int
+
+    @property
+    def smaller_tile(self) -> tuple[int, int] | None:
+        """(width, height) of a tile with half the side; None where it is tiny already."""
+        width, height = self.tile_size
+        if max(width, height) <= 32:
+            return None
+        return max(16, width // 32 * 16), max(16, height // 32 * 16)
 
     @property
     def tile_size(self) -> tuple[int, int]:
@@ -62,7 +73,7 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
     for side, size in zip(tile, padded[::-1], strict=True):
         if side and side < size and overlap >= side:
             raise ConfigError(
-                f"tile overlap is {overlap}: it must be below the tile's side ({side})"
+                f"tile_overlap is {overlap}: it must be below the tile's side ({side})"
             )
     cut = tiles(*padded, tile, overlap, multiple)
     evaluations = count_evaluations(config, facts)
@@ -106,32 +117,62 @@ def _memory(
 
 
 def estimate(
-    plan: Plan | None, sr: SRFacts | None, num_frames: int, size: tuple[int, int]
+    plan: Plan | None,
+    sr: SRFacts | None,
+    size: tuple[int, int],
+    frames: tuple[int, int] | None,
+    num_frames: int | None,
+    flops_per_second: float,
 ) -> dict[str, Any]:
-    """Chunks, floating-point operations, seconds and memory of a run over `num_frames` frames."""
-    peak = matmul_flops()
-    refine = chunks = 0.0
-    if plan is not None:
-        chunks = len(plan.grid.touching(0, num_frames, num_frames))
-        refine = chunks * plan.flops_per_chunk
-    upscale = 2.0 * sr.macs_per_pixel * size[0] * size[1] * num_frames if sr else 0.0
-    return {
-        "chunks": int(chunks),
+    """What a run costs, roughly; None where that depends on an unknown length.
+
+    Parameters
+    ----------
+    plan, sr : the stages of the run.
+    size : (height, width) of an input frame.
+    frames : start and stop of the range that is restored; None = length unknown.
+    num_frames : length of the clip, None = the range's stop.
+    flops_per_second : of the machine, see `matmul_flops`.
+    """
+    memory = (plan.memory_bytes if plan else 0) + upscale_memory(sr, *size)
+    costs: dict[str, Any] = {"memory_bytes": memory, "machine_flops_per_second": flops_per_second}
+    if frames is None:
+        return costs | dict.fromkeys(
+            ("frames", "chunks", "evaluations", "refine_flops", "upscale_flops", "seconds")
+        )
+    start, stop = frames
+    chunks = len(plan.grid.touching(start, stop, num_frames or stop)) if plan else 0
+    refine = chunks * plan.flops_per_chunk if plan else 0.0
+    upscale = 2.0 * sr.macs_per_pixel * size[0] * size[1] * (stop - start) if sr else 0.0
+    return costs | {
+        "frames": stop - start,
+        "chunks": chunks,
+        "evaluations": chunks * plan.evaluations if plan else 0,
         "refine_flops": refine,
         "upscale_flops": upscale,
-        "machine_flops_per_second": peak,
-        "seconds": (refine + upscale) / (EFFICIENCY * peak),
-        "memory_bytes": plan.memory_bytes if plan else 0,
+        "seconds": (refine + upscale) / (EFFICIENCY * flops_per_second),
     }
 
 
-def matmul_flops(size: int = 768, seconds: float = 0.2) -> float:
-    """fp32 matrix products a second on this machine, in floating-point operations a second."""
-    a = torch.randn(size, size)
-    a @ a
+def upscale_memory(sr: SRFacts | None, height: int, width: int) -> int:
+    """Bytes that the second stage and the writer hold: the maps of a tile, the enlarged frame."""
+    if sr is None:
+        return 0
+    side = TILE["cpu"] + 2 * sr.halo
+    features = min(height, side) * min(width, side) * UPSCALE_FLOATS
+    enlarged = FRAME_BUFFERS * 3 * height * width * sr.scale**2
+    return 4 * (sr.parameters + features + enlarged)
+
+
+def matmul_flops(device: torch.device | str = "cpu", seconds: float = 0.2) -> float:
+    """Floating-point operations a second of matrix products on `device`, in its usual dtype."""
+    device = torch.device(device)
+    size = 768 if device.type == "cpu" else 4096
+    a = torch.randn(size, size, device=device, dtype=resolve_dtype("auto", device))
+    (a @ a).sum().item()  # warm, and waits for the device
     count, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
-        a @ a
+        (a @ a)[0, 0].item()
         count += 1
     return 2.0 * size**3 * count / elapsed
 

@@ -14,7 +14,7 @@ from .backbones.base import Backbone
 from .blend import reflect_index, reflect_pad
 from .codecs import pixels
 from .config import RestoreConfig
-from .errors import OutOfMemory
+from .devices import named_out_of_memory
 from .guidance import TiledBranches
 from .plan import Plan
 from .sampler import sample
@@ -58,15 +58,12 @@ class Refiner:
         OutOfMemory, with a tile that should fit, where the device's memory does not suffice.
         """
         count, _, height, width = frames.shape
-        try:
+        with named_out_of_memory(self._plan.smaller_tile):
             z = self._encode(frames, chunk)
             t = self._nodes[0].t
             noise = gaussian_noise(self._seed, chunk.start, *_axes(z), device=self._backbone.device)
             x = (1 - t) * z + t * noise
             x = sample(self._branches, x, self._nodes, self._dtg.solver, on_step)
-        except torch.OutOfMemoryError as error:
-            smaller = (self._plan.tile_size[0] // 2, self._plan.tile_size[1] // 2)
-            raise OutOfMemory(f"the device's memory does not suffice: {error}", smaller) from error
         return pixels.decode(x)[:count, :, :height, :width].to(frames.device)
 
     def _encode(self, frames: Tensor, chunk: Chunk) -> Tensor:

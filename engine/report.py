@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from .. import __version__
+from .checkpoint import weights_file
+
 T = TypeVar("T")
 
 
@@ -92,13 +95,21 @@ def _processor() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in ("dtg-restore", "torch", "av", "numpy"):
+    found = {"dtg-restore": __version__, "python": platform.python_version()}
+    for name in ("torch", "av", "numpy", "safetensors"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def weights(name: str) -> dict[str, str | None] | None:
+    """Where the weights of a model lie, and their hash; None for "none"."""
+    if name == "none":
+        return None
+    path = weights_file(name)
+    return {"path": str(path), "sha256": sha256(path)}
 
 
 def sha256(path: str | Path) -> str | None:

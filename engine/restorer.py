@@ -15,9 +15,9 @@ from . import report
 from .backbones import load_backbone
 from .backbones.base import Backbone
 from .config import RestoreConfig
-from .devices import resolve_device, resolve_dtype
+from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import ConfigError, InputError
-from .media import open_reader, open_writer
+from .media import open_reader, open_writer, probe, would_replace
 from .pipeline import first_frame
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
@@ -54,10 +54,11 @@ class Restorer:
         device = resolve_device(config.device)
         dtype = resolve_dtype(config.dtype, device)
         backbone = sr = None
-        if config.backbone != "none":
-            backbone = on_runtime(config.runtime, load_backbone(config.backbone, device, dtype))
-        if config.sr != "none":
-            sr = load_sr(config.sr, device, dtype)
+        with named_out_of_memory():
+            if config.backbone != "none":
+                backbone = on_runtime(config.runtime, load_backbone(config.backbone, device, dtype))
+            if config.sr != "none":
+                sr = load_sr(config.sr, device, dtype)
         return cls(config, backbone, sr, device)
 
     def configure(self, **settings: Any) -> Restorer:
@@ -144,37 +145,43 @@ class Restorer:
         Interrupted : `cancel` returned True; nothing stands under the target's name.
         """
         start, stop = _range(frames)
-        with open_reader(source) as probe:
-            info = probe.info
+        if would_replace(target, source):
+            raise ConfigError(f"input and output are the same: {os.fspath(source)}")
+        info = probe(source)
         run = self._run((info.height, info.width), on_progress, cancel)
         grid = None if run.plan is None else run.plan.grid
-        with open_reader(source, first_frame(start, grid)) as reader:
-            restored = run.frames(reader, start, stop, _remaining(info.num_frames, start, stop))
-            first = next(restored, None)
-            if first is None:
-                raise InputError(f"{os.fspath(source)} ends before frame {start}")
-            with open_writer(
+        with (
+            open_reader(source, first_frame(start, grid)) as reader,
+            open_writer(
                 target,
-                width=first.shape[-1],
-                height=first.shape[-2],
+                width=info.width * self.scale,
+                height=info.height * self.scale,
                 fps=info.fps,
                 colour=info.colour,
                 codec=codec,
                 crf=crf,
                 bit_depth=info.bit_depth,
+                pixel_aspect=info.pixel_aspect,
                 audio_from=source if info.has_audio else None,
                 audio_range=(start / info.fps, None if stop is None else stop / info.fps),
                 first_number=reader.first_number + start - reader.start,
                 overwrite=overwrite,
-            ) as writer:
-                for frame in _chain(first, restored):
-                    with run.clock.stage("encode"):
-                        writer.write(frame)
-                count = writer.num_frames
+            ) as writer,
+        ):
+            for frame in run.frames(reader, start, stop, info.num_frames):
+                with run.clock.stage("encode"):
+                    writer.write(frame)
+            if writer.num_frames == 0:
+                raise InputError(f"{os.fspath(source)} ends before frame {start}")
         return run.report() | {
             "input": {"path": os.fspath(source), "sha256": report.sha256(source)},
-            "output": {"path": os.fspath(target), "sha256": report.sha256(target)},
-            "frames": {"first": start, "count": count},
+            "output": {
+                "path": os.fspath(target),
+                "sha256": report.sha256(target),
+                "width": writer.width,
+                "height": writer.height,
+            },
+            "frames": {"first": start, "count": writer.num_frames},
         }
 
     def _run(
@@ -184,7 +191,14 @@ class Restorer:
         cancel: Cancel | None = None,
     ) -> Run:
         return Run(
-            self.config, self.backbone, self.sr, self.plan(*size), self.device, on_progress, cancel
+            self.config,
+            self.backbone,
+            self.sr,
+            self.plan(*size),
+            self.device,
+            size,
+            on_progress,
+            cancel,
         )
 
 
@@ -194,10 +208,7 @@ def _changed(config: RestoreConfig, settings: dict[str, Any]) -> RestoreConfig:
         raise ConfigError(
             f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(asdict(config)))}"
         )
-    config = replace(config, **settings)
-    if config.backbone == "none" and config.sr == "none":
-        raise ConfigError("backbone and sr are both none: there is nothing to do")
-    return config
+    return replace(config, **settings)
 
 
 def _range(frames: tuple[int, int] | None) -> tuple[int, int | None]:
@@ -208,11 +219,6 @@ def _range(frames: tuple[int, int] | None) -> tuple[int, int | None]:
     if first < 0 or last < first:
         raise ConfigError(f"frame range {first}-{last} is empty or negative")
     return first, last + 1
-
-
-def _remaining(num_frames: int | None, start: int, stop: int | None) -> int | None:
-    ends = [n for n in (num_frames, stop) if n is not None]
-    return max(0, min(ends) - start) if ends else None
 
 
 def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:

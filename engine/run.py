@@ -12,9 +12,11 @@ from torch import Tensor
 from . import report
 from .backbones.base import Backbone
 from .config import RestoreConfig
+from .devices import named_out_of_memory
 from .errors import Interrupted
 from .pipeline import restore_frames
 from .plan import Plan, describe
+from .progress import Meter
 from .refine import Refiner
 from .sr import SuperResolver
 from .types import Chunk, Progress, StepInfo
@@ -24,7 +26,10 @@ Cancel = Callable[[], bool]
 
 
 class Run:
-    """Restores the frames of one clip once; `plan` is None where there is no backbone."""
+    """Restores the frames of one clip, of `size` (height, width), once.
+
+    `plan` is None where there is no backbone.
+    """
 
     def __init__(
         self,
@@ -33,40 +38,40 @@ class Run:
         sr: SuperResolver | None,
         plan: Plan | None,
         device: torch.device,
+        size: tuple[int, int],
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
     ):
         self.config, self.plan, self.clock = config, plan, report.Clock()
         self._sr, self._device = sr, device
         self._on_progress, self._cancel = on_progress, cancel
-        self._done = 0
-        self._total: int | None = None
+        self._meter = Meter(plan, sr.facts if sr else None, size)
         self._backbone = backbone
         self._refiner = Refiner(backbone, config, plan) if backbone and plan else None
 
     def frames(
-        self, frames: Iterable[Tensor], start: int, stop: int | None, total: int | None = None
+        self, frames: Iterable[Tensor], start: int, stop: int | None, num_frames: int | None = None
     ) -> Iterator[Tensor]:
-        """See `pipeline.restore_frames`; `total` is the expected number of frames, for progress."""
-        self._total = total
+        """See `pipeline.restore_frames`; `num_frames` is what the clip claims, for progress."""
+        self._meter.expect(start, stop, num_frames)
         grid = self.plan.grid if self.plan else None
         refine = self._refine if self._refiner else None
-        for frame in restore_frames(frames, start, stop, refine, grid, self._sr, self.clock):
-            self._done += 1
-            self._tell("restore", self._done, self._total)
-            yield frame
+        with named_out_of_memory():
+            for frame in restore_frames(frames, start, stop, refine, grid, self._sr, self.clock):
+                self._tell(self._meter.frame())
+                yield frame
 
     def _refine(self, part: Tensor, chunk: Chunk) -> Tensor:
         def on_step(info: StepInfo) -> None:
-            self._tell("refine", info.step, info.num_steps)
+            self._tell(self._meter.step(info.step, info.num_steps))
 
         return self._refiner(part, chunk, on_step)
 
-    def _tell(self, stage: str, done: int, total: int | None) -> None:
+    def _tell(self, progress: Progress) -> None:
         if self._cancel is not None and self._cancel():
             raise Interrupted("cancelled")
         if self._on_progress is not None:
-            self._on_progress(Progress(stage, done, total))
+            self._on_progress(progress)
 
     def report(self) -> dict[str, Any]:
         """Settings, plan, evaluations, seconds by stage, memory, machine, versions: plain data."""
@@ -74,6 +79,9 @@ class Run:
         return {
             "settings": asdict(self.config),
             "guidance": guidance,
+            "weights": {
+                name: report.weights(getattr(self.config, name)) for name in ("backbone", "sr")
+            },
             "plan": describe(self.plan) if self.plan else None,
             "evaluations": dict(self._refiner.evaluations) if self._refiner else {},
             "seconds": self.clock.describe(),

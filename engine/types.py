@@ -75,8 +75,19 @@ class StepInfo(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Progress of a run: `done` of `total` units (None = unknown) of `stage`."""
+    """How far a run is.
+
+    Parameters
+    ----------
+    stage, done, total : "refine", with the sampler steps of the current chunk; or "restore", with
+        the frames that have left the last stage (total None = the clip does not tell).
+    frames, num_frames : the same for frames, whatever the stage.
+    fraction : share of the whole run that is done, by floating-point operations; or None.
+    """
 
     stage: str
     done: int
     total: int | None
+    frames: int = 0
+    num_frames: int | None = None
+    fraction: float | None = None

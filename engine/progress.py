@@ -1,0 +1,67 @@
+"""How far a run is: a count of finished work, weighted by its floating-point operations."""
+
+from __future__ import annotations
+
+from .plan import Plan
+from .sr import SRFacts
+from .tiling import ChunkGrid
+from .types import Progress
+
+# Operations that cost about as much time as to code one pixel of a video.
+CODING_FLOPS = 2000
+
+
+class Meter:
+    """Turns finished sampler steps and frames into `Progress`.
+
+    Parameters
+    ----------
+    plan, sr : of the run; None where it lacks that stage.
+    size : (height, width) of an input frame.
+    """
+
+    def __init__(self, plan: Plan | None, sr: SRFacts | None, size: tuple[int, int]):
+        pixels = size[0] * size[1]
+        scale, macs = (sr.scale, sr.macs_per_pixel) if sr else (1, 0)
+        self._per_chunk = plan.flops_per_chunk if plan else 0.0
+        self._per_frame = pixels * (2.0 * macs + CODING_FLOPS * scale**2)
+        self._grid = plan.grid if plan else None
+        self._chunks = self._frames = 0
+        self._num_frames: int | None = None
+        self._all_work: float | None = None
+
+    def expect(self, start: int, stop: int | None, num_frames: int | None) -> None:
+        """The run is over frames `start .. stop - 1` of a clip that claims `num_frames`."""
+        self._num_frames = count_frames(start, stop, num_frames)
+        if self._num_frames is not None:
+            end = start + self._num_frames
+            chunks = count_chunks(self._grid, start, end, num_frames or end)
+            self._all_work = chunks * self._per_chunk + self._num_frames * self._per_frame
+
+    def step(self, done: int, total: int) -> Progress:
+        """Sampler step `done` of `total` of the current chunk is finished."""
+        self._chunks += done == total
+        part = 0.0 if done == total else done / total
+        return Progress("refine", done, total, self._frames, self._num_frames, self._share(part))
+
+    def frame(self) -> Progress:
+        """One more frame has left the last stage."""
+        self._frames += 1
+        count = self._frames
+        return Progress("restore", count, self._num_frames, count, self._num_frames, self._share())
+
+    def _share(self, part: float = 0.0) -> float | None:
+        if not self._all_work:
+            return None
+        work = (self._chunks + part) * self._per_chunk + self._frames * self._per_frame
+        return min(1.0, work / self._all_work)
+
+
+def count_frames(start: int, stop: int | None, num_frames: int | None) -> int | None:
+    """Frames of `start .. stop - 1` in a clip of `num_frames`; None where nothing is known."""
+    ends = [end for end in (stop, num_frames) if end is not None]
+    return max(0, min(ends) - start) if ends else None
+
+
+def count_chunks(grid: ChunkGrid | None, start: int, stop: int, num_frames: int) -> int:
+    return len(grid.touching(start, stop, num_frames)) if grid else 0
