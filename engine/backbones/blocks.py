@@ -53,6 +53,7 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a cached inference tensor would refuse to take part in training
 def rope_3d(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope:
     """Tables for a (t, h, w) grid of tokens.
 

@@ -44,6 +44,10 @@ class MiniConfig:
     num_condition_tokens: int = 4
     frequency_dim: int = 128
 
+    def __post_init__(self) -> None:
+        if min(asdict(self).values()) < 1 or self.width % (2 * self.heads):
+            raise ValueError(f"{self}: heads of an even, whole width are needed")
+
 
 class TimeEmbedder(nn.Module):
     """t (B,) to the embedding (B, D) and the shared modulation (B, 6, D), fp32."""
@@ -85,7 +89,8 @@ class MiniDiT(nn.Module):
     def condition(self, t: Tensor, tags: Tensor, phase: patch.Phase = (0, 0, 0)) -> Conditioning:
         """What the passes at times t (B,) with tags (B,) (indices into TAGS) need."""
         embedding, shared = self.time_embedder(t)
-        tokens = self.tag_embedding[tags]  # (B, L, D)
+        dtype = self.patch_embedding.weight.dtype
+        tokens = self.tag_embedding[tags].to(dtype)  # (B, L, D)
         return Conditioning(
             modulation=torch.stack([b.scale_shift_table.float() + shared for b in self.blocks]),
             final=self.scale_shift_table.float() + embedding[:, None],
@@ -179,7 +184,7 @@ def load_mini(device: torch.device, dtype: torch.dtype, path: Path | None = None
     config, state = load_checkpoint(path)
     try:
         network = MiniDiT(MiniConfig(**config))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise EngineError(f"{path} is not of the mini class: {error}") from error
     load_state(network, state, str(path))
     return MiniBackbone(network, device, dtype)

@@ -41,6 +41,7 @@ def opponent_matrix() -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # a cached inference tensor would refuse to take part in training
 def _matrices(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     colour_time = torch.kron(opponent_matrix(), dct_matrix(BLOCK[0]))  # (6, 6)
     space = torch.kron(dct_matrix(BLOCK[1]), dct_matrix(BLOCK[2]))  # (64, 64)
