@@ -1,0 +1,88 @@
+"""A backbone small enough that every test runs the real thing, with weights far from zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dtg_restore.engine.backbones.mini import MiniBackbone, MiniConfig, MiniDiT
+from dtg_restore.engine.checkpoint import save_checkpoint
+from dtg_restore.engine.restorer import Restorer
+
+CPU = torch.device("cpu")
+
+
+def random_network(depth: int = 1, seed: int = 0) -> MiniDiT:
+    """A network whose output is far from zero and depends on x, t, tag and place."""
+    torch.manual_seed(seed)
+    network = MiniDiT(MiniConfig(width=48, depth=depth, heads=2, ffn_dim=96))
+    for name, parameter in network.named_parameters():
+        if name.endswith(("norm_q.weight", "norm_k.weight", "norm2.weight")):
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        elif name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    torch.nn.init.normal_(network.proj_out.weight, std=0.1)
+    torch.nn.init.normal_(network.tag_embedding)
+    network.mean.normal_(std=0.1)
+    network.sd.uniform_(0.05, 0.8)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def network() -> MiniDiT:
+    return random_network()
+
+
+@pytest.fixture
+def backbone(network: MiniDiT) -> MiniBackbone:
+    return MiniBackbone(network, CPU, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random network as a checkpoint."""
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    network = random_network()
+    save_checkpoint(path, network.state_dict(), network.describe(), {"steps": 0})
+    return path
+
+
+@pytest.fixture
+def load(weights: Path) -> Callable[..., Restorer]:
+    """`Restorer.load` with the small backbone, chunks of 4 frames and tiles of 16 pixels."""
+
+    def load(**settings: Any) -> Restorer:
+        small: dict[str, Any] = {
+            "backbone": str(weights),
+            "sr": "none",
+            "device": "cpu",
+            "chunk": 4,
+            "overlap": 2,
+            "tile": (16, 16),
+            "tile_overlap": 8,
+            "steps": 2,
+        }
+        return Restorer.load(**(small | settings))
+
+    return load
+
+
+@pytest.fixture
+def clip() -> Callable[..., Tensor]:
+    """Frames (T, 3, H, W) in [0, 1]: noise, so that no two places are alike."""
+
+    def clip(num_frames: int, height: int, width: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(num_frames, 3, height, width, generator=generator)
+
+    return clip
