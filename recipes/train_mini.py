@@ -34,8 +34,8 @@ from dtg_restore.engine.codecs import patch
 
 logger = logging.getLogger("train_mini")
 
-# (samples, frames, side) of a batch and how often it comes: about 4096 tokens each.
-SHAPES = (((16, 8, 64), 0.45), ((8, 16, 64), 0.25), ((7, 8, 96), 0.2), ((3, 16, 96), 0.1))
+# (samples, frames, side) of a batch and how often it comes: about 2048 tokens each.
+SHAPES = (((8, 8, 64), 0.5), ((4, 16, 64), 0.25), ((4, 8, 96), 0.18), ((2, 16, 96), 0.07))
 T_MAX = 0.65  # restoration starts far below t = 1; a tenth of the samples lie above all the same
 CLEAN, DEGRADED, NULL = range(len(TAGS))
 
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="cache, checkpoint and log")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--save-every", type=int, default=250)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast, where the hardware has it")

@@ -1,0 +1,70 @@
+"""Draws the tables of the README from `bench/results/`.
+
+    python -m dtg_restore.bench.tables          rewrite README.md
+    python -m dtg_restore.bench.tables --check  exit with 1 where README.md would change
+
+A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def quality(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["method"],
+            f"{row['psnr']:.2f}",
+            f"{row['temporal_error']:.2f}",
+            f"{row['block_step']:.2f}",
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(["", "PSNR (dB)", "temporal error", "block step"], rows)
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "quality": ("quality_mini.json", quality),
+}
+
+
+def render(text: str) -> str:
+    """`text` with every table drawn anew."""
+    for name, (file, draw) in TABLES.items():
+        table = draw(json.loads((RESULTS / file).read_text()))
+        pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        text, count = pattern.subn(lambda m, table=table: m[1] + table + "\n" + m[2], text)
+        if count != 1:
+            raise ValueError(f"the README holds {count} places for the table {name!r}, not one")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    readme = ROOT / "README.md"
+    before = readme.read_text()
+    after = render(before)
+    if args.check:
+        sys.exit(int(before != after))
+    readme.write_text(after)
+
+
+if __name__ == "__main__":
+    main()
