@@ -1,0 +1,148 @@
+"""The settings of a run as options: one table, from which every command takes them.
+
+Types and defaults are those of `RestoreConfig`, so an option cannot differ from its setting.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ..engine.config import MODES, SCHEDULES, SOLVERS, SPACES, RestoreConfig
+from ..engine.errors import ConfigError
+
+# Group -> setting -> (what its value looks like, help).
+SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
+    "Models": {
+        "backbone": (
+            "mini|none|PATH|HUB-ID",
+            "Refinement model: mini is embedded, none leaves the refinement out, PATH is a "
+            ".safetensors file.",
+        ),
+        "sr": ("mini-x2|mini-x4|none|PATH", "Super-resolution model that enlarges the result."),
+    },
+    "Guidance": {
+        "guidance": ("|".join(MODES), "Lookahead guidance, classifier-free guidance, or SDEdit."),
+        "steps": ("N", "Steps of the solver."),
+        "t_start": ("X", "Noise the refinement starts from, 0 to 1: higher repairs more, and "
+                    "keeps less of the input."),
+        "delta0": ("X", "Lookahead at the start: how much cleaner the unconditional branch sees "
+                   "the clip."),
+        "alpha0": ("X", "Strength of the guidance at the start; 1 is none."),
+        "schedule": ("|".join(SCHEDULES), "How lookahead and strength decline."),
+        "kappa": ("X", "Rate of the exponential schedule."),
+        "space": ("|".join(SPACES), "What is extrapolated."),
+        "alpha_clip": (None, "Keep the strength where guidance adds no noise."),
+        "tau_floor": ("X", "The lookahead time stays at or above X times the time, 0 to 1."),
+        "prompt": ("TEXT", "Conditioning; for mini a tag: clean, degraded or null."),
+        "negative_prompt": ("TEXT", "Conditioning of the other branch."),
+        "seed": ("N", "Seed of the noise."),
+        "solver": ("|".join(SOLVERS), "Integration of the flow."),
+        "shift": ("X", "Time shift; above 1 more of the steps are made at high noise."),
+    },
+    "Chunks and tiles": {
+        "chunk": ("N", "Frames that are refined together."),
+        "overlap": ("N", "Frames that neighbouring chunks share."),
+        "tile": ("WxH", "Size of a tile in pixels; smaller ones take less memory, 0x0 is the "
+                 "whole frame."),
+        "tile_overlap": ("N", "Pixels that neighbouring tiles share."),
+        "tile_batch": ("N", "Tiles that are computed at once."),
+    },
+    "Machine": {
+        "runtime": ("auto|eager", "What executes the backbone."),
+        "device": ("auto|cpu|cuda[:N]", "auto is the first GPU, else the CPU."),
+        "dtype": ("auto|fp32|bf16|fp16", "Precision of the networks; auto is fp32 on a CPU."),
+    },
+}  # fmt: skip
+
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Never use the network.", rich_help_panel="Machine"),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and what the engine does.")]
+Frames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A-B",
+        help="Restore frames A to B alone, counted from 0, both included.",
+        show_default="all",
+    ),
+]
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes `config` and `frames` the options that they are made from."""
+
+    @wraps(command)
+    def run(*, frames: str | None, offline: bool, debug: bool, **values: Any) -> None:
+        if offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # read by everything that could download weights
+        settings = {field.name: values.pop(field.name) for field in fields(RestoreConfig)}
+        settings["tile"] = parse_tile(settings["tile"])
+        config = RestoreConfig(**settings)
+        command(config=config, frames=parse_frames(frames), **values)
+
+    own = [p for p in _parameters(command) if p.name not in ("config", "frames")]
+    added = [
+        _parameter("frames", Frames, None),
+        *(_setting(name, group) for group, rows in SETTINGS.items() for name in rows),
+        _parameter("offline", Offline, False),
+        _parameter("debug", Debug, False),
+    ]
+    run.__signature__ = signature(command).replace(parameters=own + added)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in own + added}
+    return run
+
+
+def _parameters(command: Callable[..., None]) -> list[Parameter]:
+    hints = get_type_hints(command, include_extras=True)
+    found = signature(command).parameters.values()
+    return [p.replace(annotation=hints[p.name], kind=Parameter.KEYWORD_ONLY) for p in found]
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _setting(name: str, group: str) -> Parameter:
+    field = next(field for field in fields(RestoreConfig) if field.name == name)
+    metavar, text = SETTINGS[group][name]
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        metavar=metavar,
+        help=text,
+        rich_help_panel=group,
+        show_default="the backbone's own" if field.default is None else metavar is not None,
+    )
+    kind = str | None if name == "tile" else get_type_hints(RestoreConfig)[name]
+    return _parameter(name, Annotated[kind, option], field.default)
+
+
+def parse_tile(text: str | None) -> tuple[int, int] | None:
+    """ "96x64" as (width, height)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text.strip())
+    if not match:
+        raise ConfigError(f"--tile is {text!r}: WIDTHxHEIGHT is expected, such as 96x96 or 0x0")
+    return int(match[1]), int(match[2])
+
+
+def parse_frames(text: str | None) -> tuple[int, int] | None:
+    """ "3-7" as (3, 7), "3" as (3, 3)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12})(?:-(\d{1,12}))?", text.strip())
+    if not match:
+        raise ConfigError(f"--frames is {text!r}: A-B or A is expected, such as 0-99")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise ConfigError(f"--frames is {text!r}: the last frame comes before the first")
+    return first, last

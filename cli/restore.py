@@ -1,0 +1,141 @@
+"""`dtg-restore restore`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..engine.config import RestoreConfig
+from ..engine.errors import Interrupted
+from .options import with_settings
+from .progress import MODES as PROGRESS
+from .progress import make_reporter
+from .signals import Stopped
+
+_OUTPUT = "Output"
+
+
+@with_settings
+def restore(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="A video, a folder of pictures, or a pattern such as shots/%04d.png.",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="A video (.mp4 .mov .mkv .webm .avi), or a folder or pattern for PNG pictures.",
+            show_default=False,
+        ),
+    ],
+    config: RestoreConfig,
+    frames: tuple[int, int] | None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=_OUTPUT),
+    ] = False,
+    codec: Annotated[
+        str,
+        typer.Option(
+            metavar="h264|hevc|prores|ffv1|av1",
+            help="Codec of a video; ffv1 is lossless.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "h264",
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Quality of h264, hevc and av1: lower is better and larger.",
+            show_default="the codec's, visually lossless",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a JSON file with settings, versions, hashes, times and memory.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    progress: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(PROGRESS),
+            help="auto is a bar on a terminal and plain lines elsewhere (stderr); json is one "
+            "object a line on stdout.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "auto",
+) -> None:
+    """Restore a video or a sequence of pictures."""
+    output: dict[str, Any] = {"codec": codec, "crf": crf, "overwrite": overwrite}
+    with make_reporter(progress) as reporter:
+        from ..engine.restorer import Restorer
+
+        _check(source, target, config, report, output)
+        restorer = Restorer.load(config)
+        reporter.begin()
+        try:
+            done = restorer.restore_file(
+                source,
+                target,
+                frames=frames,
+                on_progress=reporter,
+                cancel=context.obj.requested,
+                **output,
+            )
+        except (Stopped, Interrupted) as stopped:
+            raise Interrupted(f"{stopped}: {_what_is_left(target)}") from None
+        if report is not None:
+            _write_report(report, done)
+        reporter.finish(done)
+
+
+def _check(
+    source: str, target: str, config: RestoreConfig, report: str | None, output: dict[str, Any]
+) -> None:
+    """Whatever can be wrong with the files is found before the models are loaded."""
+    from ..engine.media import open_writer, probe
+    from ..engine.media.atomic import AtomicFile
+    from ..engine.sr import sr_facts
+    from ..kernels import check_environment
+
+    check_environment()
+    info = probe(source)
+    scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
+    size = {"width": info.width * scale, "height": info.height * scale}
+    facts = {"fps": info.fps, "colour": info.colour, "bit_depth": info.bit_depth}
+    open_writer(target, **size, **facts, **output).abort()
+    if report is not None:
+        AtomicFile(report, overwrite=True).abort()
+
+
+def _what_is_left(target: str) -> str:
+    from ..engine.media.paths import is_sequence_output
+
+    if is_sequence_output(target):
+        return f"the pictures that were finished stay in {target}"
+    return f"{target} was not written"
+
+
+def _write_report(path: str, report: dict[str, Any]) -> None:
+    from ..engine.media.atomic import AtomicFile
+
+    file = AtomicFile(Path(path), overwrite=True)
+    try:
+        file.path.write_text(json.dumps(report, indent=2) + "\n")
+    except BaseException:
+        file.abort()
+        raise
+    file.commit()
