@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from .errors import ConfigError
@@ -22,8 +23,14 @@ def _one_of(name: str, value: Any, allowed: tuple) -> None:
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # also refuses nan
-        raise ConfigError(f"{name} is {value}: it must lie between {low:g} and {high:g}")
+    if not isinstance(value, Real) or not low <= value <= high:  # also refuses nan
+        raise ConfigError(f"{name} is {value!r}: it must lie between {low:g} and {high:g}")
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, Integral):
+        raise ConfigError(f"{name} is {value!r}: it must be a whole number")
+    _between(name, value, low, high)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class DTG:
 
     def __post_init__(self) -> None:
         _between("t_start", self.t_start, 1e-3, 1)
-        _between("steps", self.steps, 1, 1000)
+        _whole("steps", self.steps, 1, 1000)
         _between("delta0", self.delta0, 0, 1)
         _between("alpha0", self.alpha0, 0, 50)
         _between("kappa", self.kappa, 1e-3, 50)
@@ -128,16 +135,18 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         _one_of("guidance", self.guidance, MODES)
         _one_of("dtype", self.dtype, ("auto", "fp32", "bf16", "fp16"))
-        _between("seed", self.seed, 0, 2**63 - 1)
+        _whole("seed", self.seed, 0, 2**63 - 1)
         for name in ("chunk", "tile_batch"):
             if getattr(self, name) is not None:
-                _between(name, getattr(self, name), 1, 100_000)
+                _whole(name, getattr(self, name), 1, 100_000)
         for name in ("overlap", "tile_overlap"):
             if getattr(self, name) is not None:
-                _between(name, getattr(self, name), 0, 100_000)
+                _whole(name, getattr(self, name), 0, 100_000)
         if self.tile is not None:
+            if not isinstance(self.tile, (tuple, list)) or len(self.tile) != 2:
+                raise ConfigError(f"tile is {self.tile!r}: it must be (width, height)")
             for side in self.tile:
-                _between("tile", side, 0, 100_000)
+                _whole("tile", side, 0, 100_000)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")
         self.dtg(DTG())  # checks what concerns the sampler

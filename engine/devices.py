@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,14 +20,14 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdigit())):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
         raise ConfigError(f"device is {name!r}: it must be auto, cpu, cuda or cuda:N")
-    if kind == "cuda":
+    if name != "cpu":
+        index = int(name.partition(":")[2] or 0)
         count = torch.cuda.device_count()
-        if int(index or 0) >= count:
+        if index >= count:
             raise EngineError(f"device {name} is not there: {count} CUDA devices are visible")
-        return torch.device("cuda", int(index or 0))
+        return torch.device("cuda", index)
     return torch.device(name)
 
 

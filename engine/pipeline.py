@@ -40,8 +40,12 @@ def restore_frames(
         chunks = cut(frames, grid, grid.first_touching(start), stop)
         refined = ((chunk, clock.call("refine", refine, part, chunk)) for chunk, part in chunks)
         frames = trim(join(refined, grid.stride), start, stop)
+    elif stop is not None:
+        frames = islice(frames, stop - start)
     for frame in frames:
-        yield frame if sr is None else clock.call("upscale", sr.upscale, frame[None])[0]
+        # Cloned, a frame is the caller's: no view that keeps its whole chunk alive, nor one of
+        # inference mode, which cannot be changed in place.
+        yield frame.clone() if sr is None else clock.call("upscale", sr.upscale, frame[None])[0]
 
 
 def first_frame(start: int, grid: ChunkGrid | None) -> int:

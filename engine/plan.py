@@ -92,11 +92,13 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
 
 
 def chunk_grid(config: RestoreConfig, facts: BackboneFacts) -> ChunkGrid:
-    """The chunk is rounded up to the backbone's multiple, and so is the stride."""
+    """Chunk and overlap are rounded up to the backbone's multiple; an overlap that was not asked
+    for fits the chunk."""
     multiple = facts.multiple_of[0]
     length = round_up(facts.chunk if config.chunk is None else config.chunk, multiple)
-    overlap = min(facts.overlap, length // 2) if config.overlap is None else config.overlap
-    return ChunkGrid(length, round_up(overlap, multiple))
+    if config.overlap is None:
+        return ChunkGrid(length, min(facts.overlap, length // 2 // multiple * multiple))
+    return ChunkGrid(length, round_up(config.overlap, multiple))
 
 
 def count_evaluations(config: RestoreConfig, facts: BackboneFacts) -> int:

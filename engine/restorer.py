@@ -228,8 +228,11 @@ def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
 
 def _as_frames(frames: np.ndarray | Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """Frames (T, 3, H, W) fp32 in [0, 1], and the way back to the caller's kind of array."""
-    x = torch.as_tensor(frames)
     is_array = isinstance(frames, np.ndarray)
+    try:  # torch takes neither reversed nor read-only arrays
+        x = torch.as_tensor(np.require(frames, requirements=("C", "W")) if is_array else frames)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"frames are no array of numbers: {error}") from error
     if x.ndim != 4 or x.shape[0] == 0 or 0 in x.shape:
         raise InputError(
             f"frames of shape {tuple(x.shape)}: (T, H, W, 3) or (T, 3, H, W) is expected"

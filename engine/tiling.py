@@ -59,7 +59,8 @@ class ChunkGrid:
 def starts(size: int, window: int, overlap: int, multiple: int) -> list[int]:
     """Starts of windows that cover `size`, evenly spread, on multiples of `multiple`.
 
-    `size` and `window` are multiples themselves; neighbours share `overlap` or more.
+    `size` and `window` are multiples themselves; neighbours share `overlap` or more, or as much as
+    steps of `multiple` allow.
     """
     if window >= size:
         return [0]
