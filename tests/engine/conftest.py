@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from dtg_restore.engine.backbones.mini import MiniBackbone, MiniConfig, MiniDiT
 from dtg_restore.engine.checkpoint import save_checkpoint
+from dtg_restore.engine.media import open_writer
 from dtg_restore.engine.restorer import Restorer
+from dtg_restore.engine.types import ColourTags
 
 CPU = torch.device("cpu")
 
@@ -86,3 +89,25 @@ def clip() -> Callable[..., Tensor]:
         return torch.rand(num_frames, 3, height, width, generator=generator)
 
     return clip
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[..., Path]:
+    """Frames as a folder of PNG files."""
+
+    def pictures(frames: Tensor, name: str = "source", first_number: int = 0) -> Path:
+        folder = tmp_path / name
+        height, width = frames.shape[-2:]
+        with open_writer(
+            folder,
+            width=width,
+            height=height,
+            fps=Fraction(24),
+            colour=ColourTags(),
+            first_number=first_number,
+        ) as writer:
+            for frame in frames:
+                writer.write(frame)
+        return folder
+
+    return pictures

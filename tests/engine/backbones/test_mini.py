@@ -157,7 +157,7 @@ def test_context_is_the_direct_condition(backbone: MiniBackbone, index: int) -> 
 
 
 def test_phases_move_every_edge_within_two_steps() -> None:
-    """DESIGN: a block edge must not stay where it is; time has two places, the rest four or more."""
+    """A block edge must not stay where it is."""
     for here, there in itertools.pairwise([*PHASES, PHASES[0]]):
         assert here != there
     for axis, block in enumerate(patch.BLOCK):
