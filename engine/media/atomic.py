@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 
 
-def reason(error: OSError | ValueError) -> str:
+def reason(error: Exception) -> str:
     """Why the system or FFmpeg refused, in words."""
     return getattr(error, "strerror", None) or str(error)
 
@@ -28,11 +28,15 @@ class AtomicFile:
         if self.target.is_dir():
             raise InputError(f"{target} is a folder")
         if self.target.exists() and not overwrite:
-            raise InputError(f"{target} exists already; ask for overwriting to replace it")
+            raise InputError(f"{target} exists already, and overwrite is off")
         stem = f".{self.target.stem}.{secrets.token_hex(4)}.part"
         self.path = self.target.with_name(stem + self.target.suffix)
         try:
             self.path.touch(exist_ok=False)
+        except FileNotFoundError:
+            raise InputError(
+                f"cannot write {target}: the folder {self.target.parent} does not exist"
+            ) from None
         except OSError as error:
             raise InputError(f"cannot write {target}: {reason(error)}") from None
 
