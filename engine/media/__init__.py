@@ -11,6 +11,7 @@ from os import PathLike, fspath
 from os.path import realpath
 
 from ..types import ClipInfo, ColourTags
+from .audio import Span
 from .base import Reader, Writer
 from .images import ImageReader, ImageWriter
 from .paths import is_sequence_input, is_sequence_output, list_sequence, output_pattern
@@ -46,8 +47,9 @@ def open_reader(path: str | PathLike[str], start: int = 0, stop: int | None = No
     ConfigError : `stop` is not above `start`, or `start` is negative.
     """
     path = fspath(path)
-    kind = ImageReader if is_sequence_input(path) else VideoReader
-    return kind(path, start, stop)
+    if is_sequence_input(path):
+        return ImageReader(path, start, stop)
+    return VideoReader(path, start, stop)
 
 
 def open_writer(
@@ -62,7 +64,7 @@ def open_writer(
     bit_depth: int = 8,
     pixel_aspect: Fraction | None = None,
     audio_from: str | PathLike[str] | None = None,
-    audio_range: tuple[float, float | None] | None = None,
+    audio_range: Span | None = None,
     first_number: int = 0,
     overwrite: bool = False,
 ) -> Writer:
@@ -92,20 +94,29 @@ def open_writer(
         range.
     """
     path = fspath(path)
-    size = {"width": width, "height": height}
-    common = {"colour": colour, "bit_depth": bit_depth, "overwrite": overwrite}
     if is_sequence_output(path):
-        return ImageWriter(path, **size, **common, first_number=first_number)
+        return ImageWriter(
+            path,
+            width=width,
+            height=height,
+            colour=colour,
+            bit_depth=bit_depth,
+            first_number=first_number,
+            overwrite=overwrite,
+        )
     return VideoWriter(
         path,
-        **size,
-        **common,
+        width=width,
+        height=height,
         fps=fps,
+        colour=colour,
         codec=codec,
         crf=crf,
+        bit_depth=bit_depth,
         pixel_aspect=pixel_aspect or Fraction(1),
         audio_from=_audio_source(audio_from),
         audio_range=audio_range,
+        overwrite=overwrite,
     )
 
 

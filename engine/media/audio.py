@@ -7,12 +7,16 @@ import logging
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 
 from .video_reader import open_container
 
 log = logging.getLogger("dtg_restore")
+
+# Seconds (start, stop), stop None = to the end.
+Span = tuple[float | Fraction, float | Fraction | None]
 
 
 class AudioCopy:
@@ -30,12 +34,12 @@ class AudioCopy:
         self,
         path: str,
         output: av.container.OutputContainer,
-        seconds: tuple[float, float | None] = (0.0, None),
+        seconds: Span = (0, None),
     ):
         self._source = open_container(path)
         self._output = output
         self._streams = {
-            index: self._add(self._source.streams[index])
+            index: self._add(cast(av.AudioStream, self._source.streams[index]))
             for index in storable_streams(path, output.format.name)
         }
         start, stop = seconds
@@ -59,6 +63,7 @@ class AudioCopy:
         finished: set[int] = set()
         for packet in self._packets_of(wanted):
             index = packet.stream.index
+            assert packet.pts is not None and packet.dts is not None
             time = packet.pts * packet.time_base - self._origin
             if time >= self._end:
                 finished.add(index)
@@ -70,7 +75,7 @@ class AudioCopy:
                 packet.stream = self._streams[index]
                 yield time, packet
 
-    def _packets_of(self, streams: list[av.AudioStream]) -> Iterator[av.Packet]:
+    def _packets_of(self, streams: list[av.stream.Stream]) -> Iterator[av.Packet]:
         try:
             for packet in self._source.demux(streams):
                 if packet.dts is not None and packet.pts is not None:
@@ -118,6 +123,6 @@ def _takes(muxer: str, path: str, index: int) -> bool:
 
 def _video_start(source: av.container.InputContainer) -> Fraction:
     for stream in source.streams.video:
-        if stream.start_time is not None:
+        if stream.start_time is not None and stream.time_base is not None:
             return stream.start_time * stream.time_base
     return Fraction(0)

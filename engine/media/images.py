@@ -30,7 +30,7 @@ def read_picture(path: Path) -> av.VideoFrame:
     """Decode one picture; InputError if it is damaged."""
     try:
         # From memory: FFmpeg would take a % in a file name for a pattern.
-        with av.open(io.BytesIO(path.read_bytes())) as container:
+        with av.open(io.BytesIO(path.read_bytes()), "r") as container:
             frame = next(container.decode(video=0), None)
     except (av.FFmpegError, ValueError, IndexError):
         frame = None

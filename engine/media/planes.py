@@ -104,7 +104,8 @@ def _planar_yuv(frame: av.VideoFrame, bits: int, chroma_centred: bool) -> torch.
         return yuv_to_rgb(y, cb, cr, colour, bits)
     shifts = _chroma_shifts(frame.format)
     chroma = (torch.from_numpy(_samples(frame, plane, 1, bits > 8)) for plane in (1, 2))
-    cb, cr = (upsample_chroma(c, *y.shape, shifts, chroma_centred) for c in chroma)
+    height, width = y.shape
+    cb, cr = (upsample_chroma(c, height, width, shifts, chroma_centred) for c in chroma)
     return yuv_to_rgb(y, cb, cr, colour, bits)
 
 
@@ -136,7 +137,7 @@ def _view(frame: av.VideoFrame, plane: int, channels: int, wide: bool) -> np.nda
     """A plane's own memory without the padding: (h, w) or (h, w, channels)."""
     p = frame.planes[plane]
     dtype = np.dtype("<u2" if wide else "u1")
-    rows = np.frombuffer(p, dtype)[: p.height * p.line_size // dtype.itemsize]
+    rows = np.frombuffer(memoryview(p), dtype)[: p.height * p.line_size // dtype.itemsize]
     rows = rows.reshape(p.height, -1)[:, : p.width * channels]
     return rows if channels == 1 else rows.reshape(p.height, p.width, channels)
 

@@ -7,10 +7,10 @@ import struct
 from fractions import Fraction
 
 import av
+from av.sidedata.sidedata import Type as SideDataType
 
 from ..errors import InputError
 
-_DISPLAY_MATRIX = av.sidedata.sidedata.Type.DISPLAYMATRIX
 _FALLBACK_RATE = Fraction(25)
 
 
@@ -50,10 +50,10 @@ def claimed_frames(container: av.container.InputContainer, stream: av.VideoStrea
 
 def orientation(frame: av.VideoFrame, path: str) -> tuple[int, bool]:
     """(quarter turns counter-clockwise, mirrored left-right before) that show a frame upright."""
-    data = frame.side_data.get(_DISPLAY_MATRIX)
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
     if data is None:
         return 0, False
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(data))
     mirrored = a * d - b * c < 0
     if mirrored:
         a, b = -a, -b

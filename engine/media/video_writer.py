@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import cast
 
 import av
 import torch
@@ -14,7 +15,7 @@ import torch
 from ..errors import ConfigError, InputError
 from ..types import ColourTags
 from .atomic import AtomicFile, reason
-from .audio import AudioCopy
+from .audio import AudioCopy, Span
 from .base import Writer
 from .colour import CODE_POINTS, RGB_CODE_POINT
 from .encoders import ENCODERS, encoder_options, muxer_for, pixel_format
@@ -37,7 +38,7 @@ class VideoWriter(Writer):
         bit_depth: int,
         pixel_aspect: Fraction,
         audio_from: str | None,
-        audio_range: tuple[float, float | None] | None,
+        audio_range: Span | None,
         overwrite: bool,
     ):
         super().__init__(path, width, height)
@@ -52,7 +53,7 @@ class VideoWriter(Writer):
         try:
             self._open()
             if audio_from is not None:
-                self._audio = AudioCopy(audio_from, self._container, audio_range or (0.0, None))
+                self._audio = AudioCopy(audio_from, self._container, audio_range or (0, None))
             self._container.start_encoding()
         except BaseException:
             self.abort()
@@ -69,8 +70,9 @@ class VideoWriter(Writer):
             format=self._muxer,
             container_options={"fflags": "+bitexact", **_muxer_options(self._muxer)},
         )
-        stream = self._container.add_stream(
-            encoder.ffmpeg_name, rate=self._fps, options=self._options
+        stream = cast(
+            av.VideoStream,
+            self._container.add_stream(encoder.ffmpeg_name, rate=self._fps, options=self._options),
         )
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, self._pix_fmt
         context = stream.codec_context

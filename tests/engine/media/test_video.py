@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -211,18 +213,35 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("turn", [0, 90, -90, 180])
-def test_rotation_is_applied(tmp_path: Path, turn: int) -> None:
-    path = tmp_path / "phone.mp4"
-    plain = read(write(tmp_path / "plain.mp4", moving(1)))[0]
-    with av.open(str(tmp_path / "plain.mp4")) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
-        stream.set_display_rotation(turn)
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    expected = plain.rot90(turn // 90, (1, 2))
+def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
+    """Patch the track header of an MP4: what cameras write that are held sideways."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    unit = 1 << 16
+    content[at : at + 36] = struct.pack(
+        ">9i", a * unit, b * unit, 0, c * unit, d * unit, 0, 0, 0, 1 << 30
+    )
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        ((1, 0, 0, 1), lambda x: x),
+        ((0, 1, -1, 0), lambda x: x.rot90(-1, (1, 2))),  # a quarter turn clockwise
+        ((0, -1, 1, 0), lambda x: x.rot90(1, (1, 2))),
+        ((-1, 0, 0, -1), lambda x: x.flip(1, 2)),
+        ((-1, 0, 0, 1), lambda x: x.flip(2)),
+        ((1, 0, 0, -1), lambda x: x.flip(1)),
+        ((0, 1, 1, 0), lambda x: x.transpose(1, 2)),
+    ],
+)
+def test_display_matrix_is_applied(
+    tmp_path: Path, matrix: tuple[int, ...], upright: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    path = write(tmp_path / "phone.mp4", moving(1))
+    expected = upright(read(path)[0])
+    set_display_matrix(path, *matrix)
     with open_reader(path) as reader:
         assert (reader.info.height, reader.info.width) == expected.shape[1:]
         assert torch.equal(next(iter(reader)), expected)
