@@ -117,6 +117,24 @@ class Op:
         return {"op": self.name, "formula": self.formula, "implementations": available}
 
 
+def address_reasons(device_type: str, **tensors: Tensor | None) -> list[str]:
+    """Why a kernel on `device_type` cannot take these by their bare addresses (None: not given)."""
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    if torch.compiler.is_compiling() or any(type(t) is not Tensor for t in given.values()):
+        return ["the call is being traced, or a tensor is of a special kind"]
+    reasons = []
+    for name, tensor in given.items():
+        if tensor.device.type != device_type:
+            reasons.append(f"{name} is on {tensor.device}, not on {device_type}")
+        if not tensor.is_contiguous():
+            reasons.append(f"{name} is not contiguous")
+        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            reasons.append(f"{name} is {tensor.dtype}, not float32, bfloat16 or float16")
+        if tensor.requires_grad and torch.is_grad_enabled():
+            reasons.append(f"{name} needs a gradient")
+    return reasons
+
+
 def wanted_by_environment(op: str) -> str | None:
     """What DTG_KERNELS asks of `op`, if anything."""
     wanted = parse_environment(os.environ.get(ENV, ""))

@@ -8,13 +8,15 @@ In velocity space w_cond = alpha and w_uncond = 1 - alpha; in x_0 space w_uncond
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from . import native
-from .dispatch import Case, Implementation, Op, Tolerance
+from . import triton as triton_kernels
+from .dispatch import Case, Implementation, Op, Tolerance, address_reasons
 
 
 def dtg_step(
@@ -98,8 +100,17 @@ def _native(
 
 
 def _native_unsupported(x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, *_: float) -> list[str]:
-    tensors = {"x": x, "v_cond": v_cond}
-    return native.tensor_reasons(tensors if v_uncond is None else tensors | {"v_uncond": v_uncond})
+    return address_reasons("cpu", x=x, v_cond=v_cond, v_uncond=v_uncond)
+
+
+def _load_triton() -> Callable[..., Tensor]:
+    from .triton.dtg_step import dtg_step as triton_step
+
+    return triton_step
+
+
+def _triton_unsupported(x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, *_: float) -> list[str]:
+    return address_reasons(triton_kernels.device_type(), x=x, v_cond=v_cond, v_uncond=v_uncond)
 
 
 def _inputs(
@@ -123,7 +134,10 @@ OP = Op(
     name="dtg_step",
     formula="x + dt * (w_cond * v_cond + w_uncond * v_uncond)",
     reference=reference,
-    faster=(Implementation("native", lambda: _native, native.missing, _native_unsupported),),
+    faster=(
+        Implementation("native", lambda: _native, native.missing, _native_unsupported),
+        Implementation("triton", _load_triton, triton_kernels.missing, _triton_unsupported),
+    ),
     # The inputs are rounded before any implementation sees them and all compute in float32: what is
     # left is the order of three roundings, whatever the dtype of the velocities.
     tolerance={

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/include/dtg/dtg_step.h
 
@@ -47,20 +46,3 @@ def describe() -> dict[str, Any]:
         return {"available": False, "reasons": reasons}
     facts = {"simd": library().simd_level(), "openmp": library().openmp}
     return {"available": True, "reasons": [], **facts}
-
-
-def tensor_reasons(tensors: dict[str, Tensor]) -> list[str]:
-    """Why these cannot be handed over as bare addresses."""
-    if torch.compiler.is_compiling() or any(type(t) is not Tensor for t in tensors.values()):
-        return ["the call is being traced, or a tensor is of a special kind"]
-    reasons = []
-    for name, tensor in tensors.items():
-        if tensor.device.type != "cpu":
-            reasons.append(f"{name} is on {tensor.device}, not on the CPU")
-        if not tensor.is_contiguous():
-            reasons.append(f"{name} is not contiguous")
-        if tensor.dtype not in DTYPE_CODES:
-            reasons.append(f"{name} is {tensor.dtype}, not float32, bfloat16 or float16")
-        if tensor.requires_grad and torch.is_grad_enabled():
-            reasons.append(f"{name} needs a gradient")
-    return reasons
