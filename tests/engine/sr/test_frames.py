@@ -74,7 +74,7 @@ def test_result_is_new_memory():
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("tile", [1, 7, 16, 33])
+@pytest.mark.parametrize("tile", [5, 16, 33])
 def test_tiled_equals_untiled(tile):
     frames = torch.rand(1, 3, 50, 67)
     torch.testing.assert_close(
