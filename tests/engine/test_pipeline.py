@@ -73,7 +73,7 @@ def test_frames_come_once_and_in_order(grid: ChunkGrid) -> None:
 @pytest.mark.parametrize("grid", GRIDS, ids=NAMES)
 def test_every_range_equals_the_whole(grid: ChunkGrid) -> None:
     """What a frame is made of does not depend on the range that was asked for."""
-    for num_frames in (1, 2, grid.length, grid.length + 1, 23):
+    for num_frames in (1, 2, grid.length, grid.length + 1, 15):
         whole = restore(grid, num_frames, 0, None, marked)
         for start in range(num_frames):
             for stop in range(start + 1, num_frames + 1):
@@ -116,7 +116,7 @@ def test_trim_and_join_by_hand() -> None:
     assert [f.item() for f in trim(pairs, 3, None)] == [3, 4]
     parts = [
         (Chunk(2, 8, 12, 4), torch.zeros(4, 3, 1, 1)),
-        (Chunk(3, 12, 13, 4), torch.ones(1, 1, 1, 1)),
+        (Chunk(3, 12, 13, 4), torch.ones(1, 3, 1, 1)),
     ]
     joined = [(n, frame.mean().item()) for n, frame in join(parts, 4)]
     assert joined == [(8, 0), (9, 0), (10, 0), (11, 0), (12, 1)]
