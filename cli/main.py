@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of our output has seen enough
             _close_stdout()
             return DONE
+        except SystemExit as error:  # typer's own answer to that
+            if not isinstance(error.__context__, BrokenPipeError):
+                raise
+            _close_stdout()
+            return DONE
         except (Stopped, KeyboardInterrupt, Interrupted) as error:
             _say(str(error) or "interrupted")
             return INTERRUPTED
@@ -79,7 +84,7 @@ def _explain(error: Exception) -> str:
     text = _one_line(str(error))
     if isinstance(error, OutOfMemory):
         tile = error.suggested_tile
-        return f"{text}; try --tile {tile[0]}x{tile[1]}" if tile else f"{text}; try a smaller clip"
+        return f"{text}; try " + (f"--tile {tile[0]}x{tile[1]}" if tile else "a smaller --chunk")
     if isinstance(error, ConfigError):
         return _name_option(text)
     if isinstance(error, DTGError) or _is_kernel_choice(error):

@@ -5,6 +5,7 @@ Types and defaults are those of `RestoreConfig`, so an option cannot differ from
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -87,6 +88,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         settings = {field.name: values.pop(field.name) for field in fields(RestoreConfig)}
         settings["tile"] = parse_tile(settings["tile"])
         config = RestoreConfig(**settings)
+        logging.getLogger("dtg_restore").debug("settings: %s", config)
         command(config=config, frames=parse_frames(frames), **values)
 
     own = [p for p in _parameters(command) if p.name not in ("config", "frames")]

@@ -1,0 +1,81 @@
+"""Help, version, usage: complete, quick, and without the heavy libraries."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import dtg_restore
+from dtg_restore.cli import options
+from dtg_restore.engine.config import RestoreConfig
+
+from .conftest import start
+
+# fmt: off
+ISSUE = {
+    "backbone", "sr", "guidance", "steps", "t-start", "delta0", "alpha0", "schedule", "kappa",
+    "space", "alpha-clip", "prompt", "negative-prompt", "seed", "solver", "chunk", "overlap",
+    "tile", "tile-overlap", "runtime", "device", "dtype", "frames", "overwrite", "codec", "crf",
+    "report", "progress", "offline", "debug",
+}
+# fmt: on
+MORE = {"tile-batch", "tau-floor", "shift", "help"}
+
+
+def test_help_has_every_option(cli) -> None:
+    result = cli("restore", "--help")
+    assert (result.code, result.err) == (0, "")
+    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE
+    assert "backbone's own" in result.out and "WxH" in result.out
+
+
+def test_every_setting_is_an_option() -> None:
+    listed = [name for rows in options.SETTINGS.values() for name in rows]
+    assert sorted(listed) == sorted(field.name for field in fields(RestoreConfig))
+
+
+def test_commands(cli) -> None:
+    result = cli("--help")
+    assert result.code == 0 and "Exit codes" in result.out
+    assert all(name in result.out for name in ("restore", "plan", "info", "--version"))
+    shown = cli()
+    assert shown.code == 2 and "Usage" in shown.out + shown.err
+    assert cli("--version").out == f"dtg-restore {dtg_restore.__version__}\n"
+    assert cli("restor").code == 2
+
+
+LIGHT = """
+import sys
+from dtg_restore.cli.main import main
+code = main({arguments!r})
+heavy = {{"torch", "numpy", "av", "safetensors"}} & set(sys.modules)
+assert not heavy, heavy
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["restore", "--help"], 0),
+        (["restore", "a.mp4", "b.mp4", "--steps", "0"], 2),
+        (["restore", "a.mp4", "b.mp4", "--tile", "big"], 2),
+    ],
+)
+def test_answers_without_the_heavy_libraries(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    process = start(cwd=tmp_path, code=LIGHT.format(arguments=arguments))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+
+
+def test_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    process = start("--help", cwd=tmp_path)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
