@@ -36,7 +36,7 @@ logger = logging.getLogger("train_mini")
 
 # (samples, frames, side) of a batch and how often it comes: about 2048 tokens each.
 SHAPES = (((8, 8, 64), 0.5), ((4, 16, 64), 0.25), ((4, 8, 96), 0.18), ((2, 16, 96), 0.07))
-T_MAX = 0.65  # restoration starts far below t = 1; a tenth of the samples lie above all the same
+T_MAX = 0.45  # restoration starts far below t = 1; a tenth of the samples lie above all the same
 CLEAN, DEGRADED, NULL = range(len(TAGS))
 
 
@@ -194,7 +194,7 @@ class Training:
 
 
 def draw_times(count: int, generator: torch.Generator) -> Tensor:
-    t = T_MAX * torch.rand(count, generator=generator).pow(1.2).clamp_min(0.01)
+    t = T_MAX * torch.rand(count, generator=generator).clamp_min(0.02)
     high = torch.rand(count, generator=generator) < 0.1
     return torch.where(high, T_MAX + (1 - T_MAX) * torch.rand(count, generator=generator), t)
 
