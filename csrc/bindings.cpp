@@ -30,8 +30,8 @@ void step(std::uintptr_t x, std::uintptr_t v_cond, std::uintptr_t v_uncond, std:
           std::int64_t num, float w_cond, float w_uncond, float dt, int v_dtype, int num_threads) {
     require(num >= 0, "num must not be negative, got " + std::to_string(num));
     require(num == 0 || (x && v_cond && out), "x, v_cond and out must not be null");
-    require(v_dtype >= 0 && v_dtype <= 2, "v_dtype must be 0 (fp32), 1 (bf16) or 2 (fp16), got " +
-                                              std::to_string(v_dtype));
+    require(v_dtype >= 0 && v_dtype <= 2,
+            "v_dtype must be 0 (fp32), 1 (bf16) or 2 (fp16), got " + std::to_string(v_dtype));
     check_threads(num_threads);
     py::gil_scoped_release release;
     dtg::dtg_step(pointer<const float>(x), pointer<const void>(v_cond),

@@ -14,8 +14,8 @@
 namespace dtg {
 namespace {
 
-constexpr int kLanes = 16;                // Philox blocks per batch
-constexpr int kGroup = 4;                 // normals per Philox block, neighbours in x
+constexpr int kLanes = 16;                 // Philox blocks per batch
+constexpr int kGroup = 4;                  // normals per Philox block, neighbours in x
 constexpr std::int64_t kTaskBatches = 64;  // batches per parallel task
 
 // The counters of a batch: x / 4, y, channel, frame.

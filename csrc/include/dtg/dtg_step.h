@@ -7,8 +7,8 @@ namespace dtg {
 
 enum class Dtype : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
-// x, out: num fp32 values.  v_cond, v_uncond: num values of v_dtype; v_uncond may be null (no term).
-// out may not overlap the inputs.  The result does not depend on num_threads.
+// x, out: num fp32 values.  v_cond, v_uncond: num values of v_dtype; v_uncond may be null (no
+// term). out may not overlap the inputs.  The result does not depend on num_threads.
 void dtg_step(const float* x, const void* v_cond, const void* v_uncond, float* out,
               std::int64_t num, float w_cond, float w_uncond, float dt, Dtype v_dtype,
               int num_threads);

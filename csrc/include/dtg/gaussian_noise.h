@@ -5,8 +5,8 @@
 
 namespace dtg {
 
-// The part of the endless noise field that is wanted.  Coordinates are absolute and may be negative;
-// they are told apart modulo 2^32 (x: modulo 2^34).
+// The part of the endless noise field that is wanted.  Coordinates are absolute and may be
+// negative; they are told apart modulo 2^32 (x: modulo 2^34).
 struct NoiseWindow {
     std::int64_t start_frame, num_frames, channels, height, width, y0, x0;
 };
