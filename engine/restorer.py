@@ -147,11 +147,11 @@ class Restorer:
         start, stop = _range(frames)
         if would_replace(target, source):
             raise ConfigError(f"input and output are the same: {os.fspath(source)}")
-        info = probe(source)
+        info = probe(source, stop)
         run = self._run((info.height, info.width), on_progress, cancel)
         grid = None if run.plan is None else run.plan.grid
         with (
-            open_reader(source, first_frame(start, grid)) as reader,
+            open_reader(source, first_frame(start, grid), info.readable) as reader,
             open_writer(
                 target,
                 width=info.width * self.scale,

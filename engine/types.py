@@ -26,7 +26,8 @@ class ClipInfo:
     """What is known of a clip before its frames are decoded.
 
     `num_frames` is what the container claims, or None; it is never trusted for anything but
-    an estimate.
+    an estimate.  `readable` is the number of frames before the place where a file was cut short,
+    None where it is whole.
     """
 
     path: str
@@ -39,6 +40,7 @@ class ClipInfo:
     has_audio: bool = False
     kind: str = "video"  # or "images"
     pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height
+    readable: int | None = None
 
 
 class Chunk(NamedTuple):

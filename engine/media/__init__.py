@@ -10,6 +10,7 @@ from fractions import Fraction
 from os import PathLike, fspath
 from os.path import realpath
 
+from ..errors import InputError
 from ..types import ClipInfo, ColourTags
 from .audio import Span
 from .base import Reader, Writer
@@ -21,9 +22,12 @@ from .video_writer import VideoWriter
 __all__ = ["Reader", "Writer", "open_reader", "open_writer", "probe", "would_replace"]
 
 
-def probe(path: str | PathLike[str]) -> ClipInfo:
-    """Facts of a clip, from its header and first frame; errors as `open_reader`."""
-    with open_reader(path) as reader:
+def probe(path: str | PathLike[str], stop: int | None = None) -> ClipInfo:
+    """Facts of a clip, from its header and first frame.
+
+    Errors as `open_reader`; a file that is cut short behind frame `stop - 1` is none.
+    """
+    with open_reader(path, 0, stop) as reader:
         return reader.info
 
 
@@ -47,6 +51,8 @@ def open_reader(path: str | PathLike[str], start: int = 0, stop: int | None = No
     ConfigError : `stop` is not above `start`, or `start` is negative.
     """
     path = fspath(path)
+    if not path:
+        raise InputError("the path of the clip is empty")
     if is_sequence_input(path):
         return ImageReader(path, start, stop)
     return VideoReader(path, start, stop)
@@ -94,6 +100,8 @@ def open_writer(
         range.
     """
     path = fspath(path)
+    if not path:
+        raise InputError("the path to write to is empty")
     if is_sequence_output(path):
         return ImageWriter(
             path,

@@ -29,14 +29,12 @@ class AtomicFile:
             raise InputError(f"{target} is a folder")
         if self.target.exists() and not overwrite:
             raise InputError(f"{target} exists already, and overwrite is off")
+        if not self.target.parent.is_dir():
+            raise InputError(f"cannot write {target}: there is no folder {self.target.parent}")
         stem = f".{self.target.stem}.{secrets.token_hex(4)}.part"
         self.path = self.target.with_name(stem + self.target.suffix)
         try:
             self.path.touch(exist_ok=False)
-        except FileNotFoundError:
-            raise InputError(
-                f"cannot write {target}: the folder {self.target.parent} does not exist"
-            ) from None
         except OSError as error:
             raise InputError(f"cannot write {target}: {reason(error)}") from None
 

@@ -60,7 +60,8 @@ class VideoReader(Reader):
         self._container = open_container(path)
         try:
             self._stream = _video_stream(self._container, path)
-            self._refuse_cut_file()
+            self._readable = frames_before_cut(self._stream, path)
+            self._refuse_what_is_cut_off()
             self._decoded = self._decode()
             first = self._first()
             self._num_turns, self._mirrored = orientation(first, path)
@@ -75,8 +76,8 @@ class VideoReader(Reader):
     def close(self) -> None:
         self._container.close()
 
-    def _refuse_cut_file(self) -> None:
-        intact = frames_before_cut(self._stream, self.path)
+    def _refuse_what_is_cut_off(self) -> None:
+        intact = self._readable
         if intact is not None and (self.stop is None or self.stop > intact):
             advice = f"frames 0-{intact - 1} can still be read" if intact else "nothing is left"
             raise InputError(f"{self.path} is cut short: {advice}")
@@ -156,6 +157,7 @@ class VideoReader(Reader):
             has_audio=bool(self._container.streams.audio),
             kind="video",
             pixel_aspect=1 / aspect if sideways else aspect,
+            readable=self._readable,
         )
 
 
