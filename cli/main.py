@@ -84,7 +84,8 @@ def _explain(error: Exception) -> str:
     text = _one_line(str(error))
     if isinstance(error, OutOfMemory):
         tile = error.suggested_tile
-        return f"{text}; try " + (f"--tile {tile[0]}x{tile[1]}" if tile else "a smaller --chunk")
+        smaller = f"--tile {tile[0]}x{tile[1]} or " if tile else ""
+        return f"{text}; try {smaller}a smaller --chunk"
     if isinstance(error, ConfigError):
         return _name_option(text)
     if isinstance(error, DTGError) or _is_kernel_choice(error):

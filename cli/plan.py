@@ -46,9 +46,9 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     from ..engine.schedule import nodes, unstable
     from ..engine.sr import sr_facts
 
-    info = probe(source)
-    extent = (info.height, info.width)
     start, stop = (frames[0], frames[1] + 1) if frames else (0, None)
+    info = probe(source, stop)
+    extent = (info.height, info.width)
     count = count_frames(start, stop, info.num_frames)
     if count == 0:
         raise InputError(f"{source} ends before frame {start}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..engine.config import RestoreConfig
-from ..engine.errors import Interrupted
+from ..engine.errors import ConfigError, Interrupted
 from .options import with_settings
 from .progress import MODES as PROGRESS
 from .progress import make_reporter
@@ -83,7 +83,7 @@ def restore(
     with make_reporter(progress) as reporter:
         from ..engine.restorer import Restorer
 
-        _check(source, target, config, report, output)
+        _check(source, target, config, frames, report, output)
         restorer = Restorer.load(config)
         reporter.begin()
         try:
@@ -103,16 +103,23 @@ def restore(
 
 
 def _check(
-    source: str, target: str, config: RestoreConfig, report: str | None, output: dict[str, Any]
+    source: str,
+    target: str,
+    config: RestoreConfig,
+    frames: tuple[int, int] | None,
+    report: str | None,
+    output: dict[str, Any],
 ) -> None:
     """Whatever can be wrong with the files is found before the models are loaded."""
-    from ..engine.media import open_writer, probe
+    from ..engine.media import open_writer, probe, would_replace
     from ..engine.media.atomic import AtomicFile
     from ..engine.sr import sr_facts
     from ..kernels import check_environment
 
     check_environment()
-    info = probe(source)
+    if report is not None and any(would_replace(report, path) for path in (source, target)):
+        raise ConfigError(f"--report is {report!r}: that is the input or the output")
+    info = probe(source, frames and frames[1] + 1)
     scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
     size = {"width": info.width * scale, "height": info.height * scale}
     facts = {"fps": info.fps, "colour": info.colour, "bit_depth": info.bit_depth}

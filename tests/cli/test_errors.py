@@ -47,9 +47,11 @@ ERRORS = [
     ("{clip} o.mkv --codec ffv1 --crf 9", 2, "crf"),
     ("{clip} o.txt", 2, ".mp4"),
     ("{clip} o.png", 2, "%04d"),
+    ("{clip} o.mkv --report {clip}", 2, "--report is"),
+    ("{clip} o.mkv --report ./o.mkv", 2, "--report is './o.mkv'"),
     ("absent.mp4 o.mkv", 3, "absent.mp4 does not exist"),
     ("{text} o.mkv", 3, "text.mp4"),
-    ("{clip} absent/o.mkv", 3, "the folder absent does not exist"),
+    ("{clip} absent/o.mkv", 3, "there is no folder absent"),
     ("{clip} o.mkv --frames 500-600", 3, "ends before frame"),
     ("{clip} o.mkv --report absent/r.json", 3, "absent/r.json"),
     ("{clip} o.mkv --backbone absent.safetensors", 4, "no weights at absent.safetensors"),
@@ -73,6 +75,12 @@ def test_codes(cli, files, tmp_path: Path, line: str, code: int, names: str) -> 
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith("dtg-restore: error: ") and result.err.count("\n") == 1
     assert names in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_paths(cli, files, tmp_path: Path) -> None:
+    assert cli("restore", files.clip, "", *files.quick).code == 3
+    assert cli("restore", "", "o.mkv", *files.quick).code == 3
     assert list(tmp_path.iterdir()) == []
 
 

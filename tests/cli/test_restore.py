@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,16 @@ def test_never_writes_over_its_input(cli, files, tmp_path: Path) -> None:
         result = cli("restore", source, "pictures", *files.quick, "--overwrite")
         assert result.code == 2 and "the same" in result.err
     assert [Path(p).read_bytes() for p in pictures] == before
+
+
+def test_what_is_left_of_a_cut_file(cli, files, tmp_path: Path) -> None:
+    assert cli("restore", files.clip, "whole.mp4", *files.quick, "--backbone", "none").code == 0
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes((tmp_path / "whole.mp4").read_bytes()[:-9000])
+    result = cli("restore", "cut.mp4", "o.mkv", *files.quick)
+    assert result.code == 3 and (
+        found := re.search(r"frames (0-\d+) can still be read", result.err)
+    )
+    for command in (["plan", "cut.mp4"], ["restore", "cut.mp4", "o.mkv", *files.quick]):
+        assert cli(*command, "--frames", found[1]).code == 0
+    assert 0 < len(frames_of("o.mkv")) <= int(found[1][2:]) + 1
