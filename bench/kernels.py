@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def measure(
             function = implementation.load()
             error = (function(*arguments) - want).abs().max().item() if want.numel() else 0.0
             rows[-1]["max_abs_error"] = error
-            runs.append(lambda function=function: function(*arguments))
+            runs.append(partial(function, *arguments))
     times = [[seconds(run, device) for run in runs] for _ in range(rounds)]
     able = [row for row in rows if not row["reasons"]]
     for row, column in zip(able, zip(*times, strict=True), strict=True):
