@@ -4,7 +4,8 @@
     python recipes/train_sr.py --scale 2 --data DATA --work WORK2 --minutes 60 --init WORK4/last.pt
     python recipes/train_sr.py --scale 2 --work WORK2 --ship engine/weights/mini-x2.safetensors
 
-L1 loss, Adam, cosine learning rate to the end of the budget, averaged weights.  `WORK/last.pt`
+L1 loss, Muon for the body and Adam for the rest (Adam alone needs twice the steps), cosine
+learning rate to the end of the budget, averaged weights.  `WORK/last.pt`
 holds everything that is needed to go on: the same command continues an interrupted run, a larger
 budget extends a finished one.  `WORK/log.jsonl` has one line per measurement.
 """
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from sr_data import CropSampler, load_pictures
 from sr_eval import bicubic, measure, vid4_pairs
-from torch import Tensor
+from torch import Tensor, nn
 
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.sr.mini import MiniSR
@@ -44,6 +45,11 @@ class Settings:
     seed: int = 0
 
 
+def as_matrix(kernel: Tensor) -> Tensor:
+    """(out, in, 3, 3) in channels-last memory -> (out, 9 in), without a copy."""
+    return kernel.permute(0, 2, 3, 1).flatten(1)
+
+
 class Run:
     """Network, its average, optimiser and counters; `step` and `seconds` survive a restart."""
 
@@ -53,7 +59,18 @@ class Run:
         self.net = MiniSR(settings.scale, settings.width, settings.depth)
         self.net.to(device, memory_format=torch.channels_last)
         self.average = {key: value.clone() for key, value in self.net.state_dict().items()}
-        self.optimiser = torch.optim.Adam(self.net.parameters(), settings.rate, betas=(0.9, 0.99))
+        # Muon takes matrices: views of the convolutions as (out, 9 in), in the weights' memory.
+        self.kernels = [conv.weight for conv in self.net.body]
+        self.matrices = [nn.Parameter(as_matrix(kernel.detach())) for kernel in self.kernels]
+        others = set(self.net.parameters()) - set(self.kernels)
+        self.optimisers = [
+            torch.optim.Muon(
+                self.matrices, settings.rate, weight_decay=0, adjust_lr_fn="match_rms_adamw"
+            ),
+            torch.optim.Adam(
+                [p for p in self.net.parameters() if p in others], settings.rate, betas=(0.9, 0.99)
+            ),
+        ]
         self.step, self.seconds = 0, 0.0
 
     def learning_rate(self, done: float) -> float:
@@ -64,15 +81,18 @@ class Run:
         return rate * min(1.0, (self.step + 1) / s.warm_up)
 
     def train_step(self, lr: Tensor, hr: Tensor, done: float, bf16: bool) -> float:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate(done)
         lr = lr.to(memory_format=torch.channels_last)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
             loss = (self.net(lr).float() - hr).abs().mean()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.net.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimiser.step()
+        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
+            matrix.grad = as_matrix(kernel.grad)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rate(done)
+            optimiser.step()
         self.step += 1
         self._update_average()
         return float(loss.detach())
@@ -96,7 +116,7 @@ class Run:
                 "settings": asdict(self.settings),
                 "net": self.net.state_dict(),
                 "average": self.average,
-                "optimiser": self.optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "step": self.step,
                 "seconds": self.seconds,
             },
@@ -110,14 +130,16 @@ class Run:
             raise SystemExit(f"{path} was made with {saved['settings']}: use another --work")
         self.net.load_state_dict(saved["net"])
         self.average = saved["average"]
-        self.optimiser.load_state_dict(saved["optimiser"])
+        for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
         self.step, self.seconds = saved["step"], saved["seconds"]
 
     def start_from(self, path: Path) -> None:
-        """Take head and body from a run at another scale."""
+        """Take the weights of another run; from one at another scale all but the tail."""
         saved = torch.load(path, map_location=self.device, weights_only=True)["average"]
-        kept = {key: value for key, value in saved.items() if not key.startswith("tail.")}
-        self.net.load_state_dict({**self.net.state_dict(), **kept})
+        own = self.net.state_dict()
+        fitting = {key: value for key, value in saved.items() if value.shape == own[key].shape}
+        self.net.load_state_dict({**own, **fitting})
         self.average = {key: value.clone() for key, value in self.net.state_dict().items()}
 
 
@@ -182,7 +204,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder that holds photos, clips, vsr")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoint and log")
     parser.add_argument("--cache", type=Path, default=Path("out/sr_cache"))
-    parser.add_argument("--init", type=Path, help="last.pt of a run at another scale")
+    parser.add_argument("--init", type=Path, help="last.pt of a run to start from")
     parser.add_argument("--minutes", type=float, default=math.inf, help="budget of training time")
     parser.add_argument("--steps", type=float, default=math.inf, help="budget of steps")
     parser.add_argument("--every", type=int, default=1000, help="steps between measurements")
