@@ -27,7 +27,8 @@ from .types import Tile
 EFFICIENCY = 0.45
 LIVE_ACTIVATIONS = 24
 FRAME_BUFFERS = 8  # x, its successor, noise, two velocities, input, output, one spare
-UPSCALE_FLOATS = 300  # that the super-resolution net holds at once for a pixel of its tile
+UPSCALE_FLOATS = 200  # that the super-resolution net holds at once for a pixel of its tile
+UPSCALED_FRAMES = 4  # the result and the writer's conversions of it
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def upscale_memory(sr: SRFacts | None, height: int, width: int) -> int:
         return 0
     side = TILE["cpu"] + 2 * sr.halo
     features = min(height, side) * min(width, side) * UPSCALE_FLOATS
-    enlarged = FRAME_BUFFERS * 3 * height * width * sr.scale**2
+    enlarged = UPSCALED_FRAMES * 3 * height * width * sr.scale**2
     return 4 * (sr.parameters + features + enlarged)
 
 
