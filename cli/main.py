@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from ..engine.errors import ConfigError, DTGError, Interrupted, OutOfMemory
 from .signals import Stop, Stopped
@@ -56,7 +57,7 @@ def _run(arguments: list[str], stop: Stop) -> int:
 
     from .app import app
 
-    usage_error = typer.BadParameter.__mro__[2]  # ClickException: its module has moved
+    usage_error: Any = typer.BadParameter.__mro__[2]  # ClickException: its module has moved
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=stop)

@@ -121,9 +121,15 @@ def _check(
         raise ConfigError(f"--report is {report!r}: that is the input or the output")
     info = probe(source, frames and frames[1] + 1)
     scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
-    size = {"width": info.width * scale, "height": info.height * scale}
-    facts = {"fps": info.fps, "colour": info.colour, "bit_depth": info.bit_depth}
-    open_writer(target, **size, **facts, **output).abort()
+    open_writer(
+        target,
+        width=info.width * scale,
+        height=info.height * scale,
+        fps=info.fps,
+        colour=info.colour,
+        bit_depth=info.bit_depth,
+        **output,
+    ).abort()
     if report is not None:
         AtomicFile(report, overwrite=True).abort()
 
