@@ -1,5 +1,5 @@
 # Each target sets up what it needs from nothing: .ci/setup makes .venv once and is instant after.
-.PHONY: demo test lint bench setup
+.PHONY: demo test lint types bench setup
 
 PYTHON ?= python3
 export PYTHON
@@ -15,10 +15,12 @@ demo: setup
 test:
 	@bash .ci/run
 
-# mypy has to see the root folder under the name of the package.
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# mypy has to see the root folder under the name of the package.
+types: setup
 	@mkdir -p .venv/typing && ln -sfn ../.. .venv/typing/dtg_restore
 	cd .venv/typing && MYPYPATH=. ../bin/mypy --config-file ../../pyproject.toml -p dtg_restore
 
