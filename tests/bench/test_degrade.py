@@ -174,6 +174,7 @@ def test_warp_memory_is_the_correlation_of_neighbours(memory: float) -> None:
     before, after = moved[:-1], moved[1:]
     correlation = (before * after).mean() / moved.square().mean()
     assert correlation.item() == pytest.approx(memory, abs=0.12)
+    assert 0.6 < moved[60:].square().mean().sqrt() < 1.1  # the strength stays the same
 
 
 def test_blur_keeps_the_mean_and_its_width_is_sigma() -> None:

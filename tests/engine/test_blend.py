@@ -42,6 +42,12 @@ def test_ramps_rise_inside_and_are_flat_at_the_ends() -> None:
     torch.testing.assert_close(first[8:], second[:8].flip(0))  # the hand-over is symmetric
 
 
+def test_two_windows_that_share_more_than_half_mirror_each_other() -> None:
+    first, second = ramps([0, 8], 24, 32)
+    assert torch.equal(first, second.flip(0))
+    assert all(a <= b for a, b in itertools.pairwise(second.tolist()))  # up to the end of the axis
+
+
 def test_ramps_do_not_jump() -> None:
     """No window steps by more than a ramp over the overlap would: no seam."""
     for window in ramps(starts(96, 32, 16, 8), 32, 96):
