@@ -35,9 +35,9 @@ def held_out(data: Path, frames: int, size: tuple[int, int]) -> Iterator[tuple[s
             if path.name.startswith(HELD_OUT):
                 yield path.stem, _centre(_halve(read(path, frames, start=8)), size)
     for name in VID4:
-        folder = data / "vsr" / f"vid4_{name}" / "gt"
-        if folder.is_dir():
-            yield f"vid4_{name}", _centre(read(folder, min(frames, 8)), size)
+        gt = data / "vsr" / f"vid4_{name}" / "gt"
+        if gt.is_dir():
+            yield f"vid4_{name}", _centre(read(gt, min(frames, 8)), size)
 
 
 def _halve(frames: Tensor) -> Tensor:

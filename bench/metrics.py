@@ -25,10 +25,11 @@ def block_step(frames: Tensor, block: int = 8) -> float:
 
     About 1 where no grid of blocks shows.
     """
-    ratios = []
+    ratios: list[float] = []
     for dim in (-2, -1):
         steps = frames.diff(dim=dim).abs()
         at_edge = torch.arange(steps.shape[dim]) % block == block - 1
         edges = steps.index_select(dim, at_edge.nonzero()[:, 0]).mean()
-        ratios.append(edges / steps.index_select(dim, (~at_edge).nonzero()[:, 0]).mean())
-    return (sum(ratios) / len(ratios)).item()
+        elsewhere = steps.index_select(dim, (~at_edge).nonzero()[:, 0]).mean()
+        ratios.append((edges / elsewhere).item())
+    return sum(ratios) / len(ratios)

@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.backbones import facts_of
 from ..engine.config import DTG
 from ..engine.restorer import Restorer
 from .degrade import LEVELS, Distortion, degrade
@@ -66,7 +68,7 @@ def mean_scores(scores: Iterable[dict[str, float]]) -> dict[str, float]:
 def evaluate(restorer: Restorer, clips: list[Clip], settings: Settings) -> dict[str, Any]:
     """One row: the settings, the mean scores and those of every clip."""
     run = restorer.configure(**settings)
-    scores = {clip.name: clip.score(run.restore(clip.degraded)) for clip in clips}
+    scores = {clip.name: clip.score(torch.as_tensor(run.restore(clip.degraded))) for clip in clips}
     return {"settings": settings, **mean_scores(scores.values()), "clips": scores}
 
 
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         Clip(name, clean, args.level)
         for name, clean in held_out(args.data, args.frames, (args.size, args.size))
     ]
-    defaults = restorer.backbone.facts.defaults
+    defaults = facts_of(args.backbone).defaults
     rows = [{"method": "input", **mean_scores(c.score(c.degraded) for c in clips)}]
     if args.what == "table":
         todo = [{"method": name, **settings} for name, settings in METHODS.items()]
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "provenance": provenance(),
         "backbone": args.backbone,
-        "defaults": vars(defaults) if hasattr(defaults, "__dict__") else str(defaults),
+        "defaults": asdict(defaults),
         "level": args.level,
         "frames": args.frames,
         "size": args.size,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,10 +46,11 @@ def render(text: str) -> str:
     """`text` with every table drawn anew."""
     for name, (file, draw) in TABLES.items():
         table = draw(json.loads((RESULTS / file).read_text()))
-        pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        text, count = pattern.subn(lambda m, table=table: m[1] + table + "\n" + m[2], text)
-        if count != 1:
-            raise ValueError(f"the README holds {count} places for the table {name!r}, not one")
+        head, tail = f"<!-- table {name} -->\n", f"<!-- end {name} -->"
+        if text.count(head) != 1 or text.count(tail) != 1:
+            raise ValueError(f"the README does not hold one place for the table {name!r}")
+        before, rest = text.split(head)
+        text = before + head + table + "\n" + tail + rest.split(tail)[1]
     return text
 
 

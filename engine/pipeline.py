@@ -61,7 +61,8 @@ def cut(
     The last chunk of a clip is shorter than the grid's length; one that would hold nothing but
     frames of the chunk before does not exist.
     """
-    source, held, first = iter(frames), [], index
+    source, first = iter(frames), index
+    held: list[Tensor] = []
     while stop is None or index * grid.stride < stop:
         held.extend(islice(source, grid.length - len(held)))
         if len(held) <= (0 if index == first else grid.overlap):

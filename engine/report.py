@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import resource
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +27,7 @@ class Clock:
     """Seconds spent in every stage; stages do not nest."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._start = time.perf_counter()
 
     @contextmanager
@@ -112,7 +113,7 @@ def weights(name: str) -> dict[str, str | None] | None:
     return {"path": str(path), "sha256": sha256(path)}
 
 
-def sha256(path: str | Path) -> str | None:
+def sha256(path: str | os.PathLike[str]) -> str | None:
     """The hash of a file; None for what is no single file."""
     path = Path(path)
     if not path.is_file():

@@ -109,7 +109,8 @@ class Restorer:
             first = next(iterator, None)
             if first is None:
                 return
-            size, iterator = tuple(first.shape[-2:]), _chain(first, iterator)
+            height, width = first.shape[-2:]
+            size, iterator = (height, width), _chain(first, iterator)
         yield from self._run(size).frames(iterator, 0, None)
 
     def restore_file(

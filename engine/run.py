@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,17 +56,17 @@ class Run:
         """See `pipeline.restore_frames`; `num_frames` is what the clip claims, for progress."""
         self._meter.expect(start, stop, num_frames)
         grid = self.plan.grid if self.plan else None
-        refine = self._refine if self._refiner else None
+        refine = partial(self._refine, self._refiner) if self._refiner else None
         with named_out_of_memory():
             for frame in restore_frames(frames, start, stop, refine, grid, self._sr, self.clock):
                 self._tell(self._meter.frame())
                 yield frame
 
-    def _refine(self, part: Tensor, chunk: Chunk) -> Tensor:
+    def _refine(self, refiner: Refiner, part: Tensor, chunk: Chunk) -> Tensor:
         def on_step(info: StepInfo) -> None:
             self._tell(self._meter.step(info.step, info.num_steps))
 
-        return self._refiner(part, chunk, on_step)
+        return refiner(part, chunk, on_step)
 
     def _tell(self, progress: Progress) -> None:
         if self._cancel is not None and self._cancel():

@@ -43,7 +43,8 @@ class ClipInfo:
     readable: int | None = None
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True)
+class Chunk:
     """Frames `start .. stop - 1` of the clip, refined together.
 
     The grid of chunks is absolute on the clip's timeline.  `length` is the number of frames that

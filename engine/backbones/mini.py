@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from ..checkpoint import EMBEDDED, load_checkpoint, load_state
 from ..codecs import patch
 from ..errors import ConfigError, EngineError
 from ..schedule import Node
-from .blocks import Block, Conditioning, layernorm_modulate, rope_3d, timestep_embedding
+from .blocks import Attention, Block, Conditioning, layernorm_modulate, rope_3d, timestep_embedding
 from .facts import MINI
 
 TAGS = ("clean", "degraded", "null")
@@ -67,6 +68,9 @@ class TimeEmbedder(nn.Module):
 class MiniDiT(nn.Module):
     """The network and its preconditioning."""
 
+    mean: Tensor  # (384,) of the latent channels
+    sd: Tensor
+
     def __init__(self, config: MiniConfig):
         super().__init__()
         self.config = config
@@ -89,12 +93,13 @@ class MiniDiT(nn.Module):
     def condition(self, t: Tensor, tags: Tensor, phase: patch.Phase = (0, 0, 0)) -> Conditioning:
         """What the passes at times t (B,) with tags (B,) (indices into TAGS) need."""
         embedding, shared = self.time_embedder(t)
+        attentions = [cast(Attention, block.attn2) for block in self.blocks]
         dtype = self.patch_embedding.weight.dtype
         tokens = self.tag_embedding[tags].to(dtype)  # (B, L, D)
         return Conditioning(
             modulation=torch.stack([b.scale_shift_table.float() + shared for b in self.blocks]),
             final=self.scale_shift_table.float() + embedding[:, None],
-            keys_values=tuple(b.attn2.keys_values(tokens) for b in self.blocks),
+            keys_values=tuple(attention.keys_values(tokens) for attention in attentions),
             phase=phase,
         )
 

@@ -81,6 +81,6 @@ def _path(name: str) -> str:
 
 def _kind(config: Any, name: str) -> Entry:
     kind = config.get("kind") if isinstance(config, dict) else None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise EngineError(f"{name} holds weights of kind {kind!r}, not of an SR model")
     return KINDS.get(kind)

@@ -42,7 +42,7 @@ class FrameSR:
         self.facts = facts
         self.device = device
         self.tile = tile or TILE.get(device.type, TILE["cpu"])
-        self.module = module.to(device, memory_format=torch.channels_last).eval()
+        self.module = module.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.module.requires_grad_(False)
 
     @torch.no_grad()

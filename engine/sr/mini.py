@@ -33,19 +33,13 @@ class MiniSR(nn.Module):
         super().__init__()
         self.scale = scale
         self.head = nn.Conv2d(3, width, 3, padding=1)
-        self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+        body = [nn.Conv2d(width, width, 3, padding=1) for _ in range(depth)]
+        for conv in body:
+            _start_near_identity(conv)
+        self.body = nn.ModuleList(body)
         self.tail = nn.Conv2d(width, 3 * scale**2, 3, padding=1)
-        self._start_near_identity()
-
-    @torch.no_grad()
-    def _start_near_identity(self) -> None:
-        """Body = identity + small noise: a residual network without the additions at run time."""
-        for conv in self.body:
-            conv.weight.mul_(0.5)
-            nn.init.zeros_(conv.bias)
-            conv.weight += nn.init.dirac_(torch.empty_like(conv.weight))
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
 
     @property
     def halo(self) -> int:
@@ -66,6 +60,16 @@ class MiniSR(nn.Module):
         nearest = x.repeat_interleave(self.scale**2, dim=1)
         # in x's precision: a half-precision network still adds its correction to exact pixels
         return F.pixel_shuffle(nearest + correction.to(x.dtype), self.scale)
+
+
+@torch.no_grad()
+def _start_near_identity(conv: nn.Conv2d) -> None:
+    """Identity + small noise: a residual network without the additions at run time."""
+    identity = nn.init.dirac_(torch.empty_like(conv.weight))
+    conv.weight.mul_(0.5).add_(identity)
+    for bias in conv.parameters():
+        if bias.ndim == 1:
+            nn.init.zeros_(bias)
 
 
 def facts_of(net: MiniSR, name: str) -> SRFacts:
