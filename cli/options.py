@@ -116,12 +116,13 @@ def _parameter(name: str, annotation: Any, default: Any) -> Parameter:
 def _setting(name: str, group: str) -> Parameter:
     field = next(field for field in fields(RestoreConfig) if field.name == name)
     metavar, text = SETTINGS[group][name]
+    flag = name.replace("_", "-")
     option = typer.Option(
-        f"--{name.replace('_', '-')}",
+        f"--{flag}" if metavar else f"--{flag}/--no-{flag}",
         metavar=metavar,
         help=text,
         rich_help_panel=group,
-        show_default="the backbone's own" if field.default is None else metavar is not None,
+        show_default="the backbone's own" if field.default is None else True,
     )
     kind = str | None if name == "tile" else get_type_hints(RestoreConfig)[name]
     return _parameter(name, Annotated[kind, option], field.default)

@@ -116,7 +116,7 @@ class RestoreConfig:
     schedule: str | None = None
     kappa: float | None = None
     space: str | None = None
-    alpha_clip: bool = False
+    alpha_clip: bool | None = None
     tau_floor: float | None = None
     solver: str | None = None
     shift: float | None = None

@@ -21,6 +21,10 @@ class InputError(DTGError):
     exit_code = 3
 
 
+class BeyondEnd(InputError):
+    """The clip ends before the first frame that was asked for."""
+
+
 class EngineError(DTGError):
     """Weights, a runtime or a compiled engine is missing, damaged or does not fit."""
 

@@ -99,7 +99,13 @@ def chunk_grid(config: RestoreConfig, facts: BackboneFacts) -> ChunkGrid:
     length = round_up(facts.chunk if config.chunk is None else config.chunk, multiple)
     if config.overlap is None:
         return ChunkGrid(length, min(facts.overlap, length // 2 // multiple * multiple))
-    return ChunkGrid(length, round_up(config.overlap, multiple))
+    overlap = round_up(config.overlap, multiple)
+    if 2 * overlap > length:
+        raise ConfigError(
+            f"overlap is {config.overlap}: rounded up to a multiple of {multiple} it must be "
+            f"at most half of the chunk ({length})"
+        )
+    return ChunkGrid(length, overlap)
 
 
 def count_evaluations(config: RestoreConfig, facts: BackboneFacts) -> int:

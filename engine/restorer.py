@@ -16,7 +16,7 @@ from .backbones import load_backbone
 from .backbones.base import Backbone
 from .config import RestoreConfig
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
-from .errors import ConfigError, InputError
+from .errors import BeyondEnd, ConfigError, InputError
 from .media import open_reader, open_writer, probe, would_replace
 from .pipeline import first_frame
 from .plan import Plan, make_plan
@@ -103,6 +103,8 @@ class Restorer:
 
         Each restored frame (3, sH, sW) is yielded as soon as its chunk, and the next one where both
         share it, is finished.  `size` (height, width) saves looking at the first frame.
+
+        InputError for a frame of another shape, or of integers.
         """
         iterator = iter(frames)
         if size is None:
@@ -111,7 +113,7 @@ class Restorer:
                 return
             height, width = first.shape[-2:]
             size, iterator = (height, width), _chain(first, iterator)
-        yield from self._run(size).frames(iterator, 0, None)
+        yield from self._run(size).frames(_checked(iterator, size), 0, None)
 
     def restore_file(
         self,
@@ -151,29 +153,32 @@ class Restorer:
         info = probe(source, stop)
         run = self._run((info.height, info.width), on_progress, cancel)
         grid = None if run.plan is None else run.plan.grid
-        with (
-            open_reader(source, first_frame(start, grid), info.readable) as reader,
-            open_writer(
-                target,
-                width=info.width * self.scale,
-                height=info.height * self.scale,
-                fps=info.fps,
-                colour=info.colour,
-                codec=codec,
-                crf=crf,
-                bit_depth=info.bit_depth,
-                pixel_aspect=info.pixel_aspect,
-                audio_from=source if info.has_audio else None,
-                audio_range=(start / info.fps, None if stop is None else stop / info.fps),
-                first_number=reader.first_number + start - reader.start,
-                overwrite=overwrite,
-            ) as writer,
-        ):
-            for frame in run.frames(reader, start, stop, info.num_frames):
-                with run.clock.stage("encode"):
-                    writer.write(frame)
-            if writer.num_frames == 0:
-                raise InputError(f"{os.fspath(source)} ends before frame {start}")
+        try:
+            with (
+                open_reader(source, first_frame(start, grid), info.readable) as reader,
+                open_writer(
+                    target,
+                    width=info.width * self.scale,
+                    height=info.height * self.scale,
+                    fps=info.fps,
+                    colour=info.colour,
+                    codec=codec,
+                    crf=crf,
+                    bit_depth=info.bit_depth,
+                    pixel_aspect=info.pixel_aspect,
+                    audio_from=source if info.has_audio else None,
+                    audio_range=(start / info.fps, None if stop is None else stop / info.fps),
+                    first_number=reader.first_number + start - reader.start,
+                    overwrite=overwrite,
+                ) as writer,
+            ):
+                for frame in run.frames(reader, start, stop, info.num_frames):
+                    with run.clock.stage("encode"):
+                        writer.write(frame)
+                if writer.num_frames == 0:
+                    raise BeyondEnd
+        except BeyondEnd:
+            raise BeyondEnd(f"{os.fspath(source)} ends before frame {start}") from None
         return run.report() | {
             "input": {"path": os.fspath(source), "sha256": report.sha256(source)},
             "output": {
@@ -225,6 +230,16 @@ def _range(frames: tuple[int, int] | None) -> tuple[int, int | None]:
 def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
     yield first
     yield from rest
+
+
+def _checked(frames: Iterator[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
+    for i, frame in enumerate(frames):
+        if tuple(frame.shape) != (3, *size) or not frame.is_floating_point():
+            raise InputError(
+                f"frame {i} is {frame.dtype} {tuple(frame.shape)}: floating point {(3, *size)} is "
+                "expected"
+            )
+        yield frame
 
 
 def _as_frames(frames: np.ndarray | Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import torch
 
-from ..errors import ConfigError, EngineError, InputError
+from ..errors import BeyondEnd, ConfigError, EngineError, InputError
 from ..types import ClipInfo
 
 log = logging.getLogger("dtg_restore")
@@ -41,13 +41,13 @@ class Reader(ABC):
     def close(self) -> None: ...
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield RGB (3, H, W) float32 in [0, 1]; InputError if the range holds no frame."""
+        """Yield RGB (3, H, W) float32 in [0, 1]; BeyondEnd if the range holds no frame."""
         count = 0
         for frame in self._frames():
             count += 1
             yield frame
         if count == 0:
-            raise InputError(f"{self.path} ends before frame {self.start}")
+            raise BeyondEnd(f"{self.path} ends before frame {self.start}")
 
     def __enter__(self) -> Reader:
         return self

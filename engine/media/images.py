@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import torch
 
-from ..errors import ConfigError, InputError
+from ..errors import BeyondEnd, ConfigError, InputError
 from ..types import ClipInfo, ColourTags
 from .atomic import AtomicFile, reason
 from .base import Reader, Writer
@@ -49,7 +49,7 @@ class ImageReader(Reader):
         self._files = list_sequence(path)
         self._warn_of_gaps()
         if start >= len(self._files):
-            raise InputError(f"{path} holds {len(self._files)} pictures, none from {start} on")
+            raise BeyondEnd(f"{path} holds {len(self._files)} pictures, none from {start} on")
         self.first_number = self._files[start][0]
         self.info = self._describe(read_picture(self._files[0][1]))
 

@@ -52,7 +52,7 @@ ERRORS = [
     ("absent.mp4 o.mkv", 3, "absent.mp4 does not exist"),
     ("{text} o.mkv", 3, "text.mp4"),
     ("{clip} absent/o.mkv", 3, "there is no folder absent"),
-    ("{clip} o.mkv --frames 500-600", 3, "ends before frame"),
+    ("{clip} o.mkv --frames 500-600", 3, "ends before frame 500"),
     ("{clip} o.mkv --report absent/r.json", 3, "absent/r.json"),
     ("{clip} o.mkv --backbone absent.safetensors", 4, "no weights at absent.safetensors"),
     ("{clip} o.mkv --backbone {damaged}", 4, "damaged"),

@@ -22,7 +22,7 @@ ISSUE = {
     "report", "progress", "offline", "debug",
 }
 # fmt: on
-MORE = {"tile-batch", "tau-floor", "shift", "help"}
+MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "help"}
 
 
 def test_help_has_every_option(cli) -> None:
