@@ -75,7 +75,7 @@ def peak_memory() -> dict[str, int]:
 def machine(device: torch.device) -> dict[str, Any]:
     """The hardware a run used, by name."""
     facts: dict[str, Any] = {
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "device": str(device),
