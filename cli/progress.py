@@ -209,7 +209,11 @@ def summary(report: dict[str, Any]) -> list[str]:
     output, seconds = report["output"], dict(report["seconds"])
     count, total = report["frames"]["count"], seconds.pop("total")
     evaluations = sum(report["evaluations"].values())
-    stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if value >= 0.05)
+    counted = {name: value for name, value in seconds.items() if value >= 0.01 * total}
+    stages = ", ".join(
+        f"{name} {value:.2g}" if value < 1 else f"{name} {value:.1f}"
+        for name, value in counted.items()
+    )
     peak = ", ".join(f"{size(value)} ({k})" for k, value in report["peak_memory_bytes"].items())
     return [
         f"{output['path']}: {count} frames of {output['width']}x{output['height']} in "
