@@ -76,8 +76,8 @@ def trace(
     for package in ("onnx", "onnxscript"):  # the exporter of torch is built on the second
         _require(package)
     with torch.no_grad(), _quiet():
-        # Fills the caches of constant tables.  Traced, they would be ops in double precision,
-        # and the caches would be left with tensors of the trace.
+        # Fills the caches of constant tables, so that the trace finds constants.  Filled by the
+        # trace, they would keep its tensors without values, and eager calls would break.
         module(*inputs)
         try:
             program = torch.onnx.export(

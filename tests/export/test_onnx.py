@@ -102,7 +102,8 @@ def error(result: Tensor, expected: Tensor) -> float:
 def pair(onnx: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[MiniBackbone, Path]:
     """A backbone of one layer, and its file for both branches in one call."""
     torch.set_num_threads(1)
-    blocks.rope_3d.cache_clear()  # the tables of a process in which nothing has run
+    # As in a process in which nothing has run: an export must leave no table of its trace behind.
+    blocks.rope_3d.cache_clear()
     patch._matrices.cache_clear()
     backbone, path = make_backbone(depth=1), tmp_path_factory.mktemp("onnx") / "pair.onnx"
     export_tile(backbone, path, batch=2)
