@@ -63,14 +63,18 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--backbone", default="mini")
     parser.add_argument("--sr", default="none")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--chunk", type=int)
+    parser.add_argument("--overlap", type=int)
     parser.add_argument("--only", nargs="*", help="names of files, without their suffix")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
 
-    restorer = Restorer.load(backbone=options.backbone, sr=options.sr, steps=options.steps)
+    names = ("backbone", "sr", "dtype", "steps", "chunk", "overlap")
+    restorer = Restorer.load(**{name: getattr(options, name) for name in names})
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         keep = options.keep or Path(scratch)

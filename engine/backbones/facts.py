@@ -19,10 +19,10 @@ MINI = BackboneFacts(
     context_tokens=4,
     chunk=16,
     overlap=4,
-    tile=(96, 96),
-    tile_overlap=16,
+    tile=(64, 64),
+    tile_overlap=8,
     tile_batch=4,
-    defaults=DTG(t_start=0.2, steps=4, delta0=0.15, alpha0=2.0, kappa=4.0, space="x0"),
+    defaults=DTG(t_start=0.16, steps=2, delta0=0.15, alpha0=1.2, kappa=4.0, space="x0"),
     prompt="clean",
     negative_prompt="null",
 )
