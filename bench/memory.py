@@ -44,7 +44,8 @@ def peak(num_frames: int, options: argparse.Namespace) -> dict[str, Any]:
         source, target, report = (Path(folder) / n for n in ("in.mp4", "out.mp4", "report.json"))
         write_clip(source, num_frames, width, height)
         command = [sys.executable, "-m", "dtg_restore.cli", "restore", str(source), str(target)]
-        command += ["--report", str(report), "--progress", "none", "--steps", str(options.steps)]
+        command += ["--report", str(report), "--progress", "none"]
+        command += ["--steps", str(options.steps), "--sr", options.sr]
         subprocess.run(command, check=True)
         done = json.loads(report.read_text())
     frames = done["frames"]["count"]
@@ -56,8 +57,9 @@ def peak(num_frames: int, options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[100, 2000])
-    parser.add_argument("--size", type=int, nargs=2, default=[160, 96], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size", type=int, nargs=2, default=[96, 64], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--sr", default="none")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--frames", type=int, nargs="+", default=[12, 36])
+    parser.add_argument("--frames", type=int, nargs="+", default=[7, 36])
     args = parser.parse_args()
 
     rows = []
