@@ -22,9 +22,9 @@ from .sr.frames import TILE
 from .tiling import ChunkGrid, round_up, tiles
 from .types import Tile
 
-# Share of the matrix peak that whole runs were seen to reach, and of activation floats per token
-# and width that a pass of a block holds at once: measured, see bench/results/plan_mini.json.
-EFFICIENCY = 0.45
+# Seen in runs of `mini` on a CPU: the share of the matrix peak that a whole run reaches, and the
+# floats that a pass of a block holds at once, per token and channel.
+EFFICIENCY = 0.5
 LIVE_ACTIVATIONS = 24
 FRAME_BUFFERS = 8  # x, its successor, noise, two velocities, input, output, one spare
 UPSCALE_FLOATS = 200  # that the super-resolution net holds at once for a pixel of its tile
