@@ -9,6 +9,7 @@ setup:
 	@bash .ci/setup
 
 demo: setup
+	@mkdir -p out
 	@$(BIN)/dtg-restore restore assets/demo.mp4 out/demo_restored.mp4 --t-start 0.25 --overwrite
 	@echo "The restored video is $(CURDIR)/out/demo_restored.mp4 (before: assets/demo.mp4)"
 
