@@ -22,13 +22,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from dtg_restore.bench.material import HELD_OUT
+from dtg_restore.engine.media.planes import frame_to_rgb, rgb_to_frame
+from dtg_restore.engine.types import ColourTags
+
+BT601 = ColourTags(matrix="bt601")
 NUM_DEGRADED = 6
-SHARE_ALIKE = ("avif_fox", "avif_hato")  # CC-BY-SA: left out
+DEGRADED_SHARE = 0.65  # of the crops
+# Names begin with these: CC-BY-SA, the demo clip's pictures, the scenes that are measured on.
+LEFT_OUT = ("avif_fox", "avif_hato", "skimage_", *HELD_OUT)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One HR picture (H, W, 3) uint8 and its LR variants, the clean one first."""
+    """One HR picture (H, W, 3) uint8 and its LR variants, from clean to most degraded."""
 
     name: str
     hr: np.ndarray
@@ -83,7 +90,11 @@ def jpeg(images: np.ndarray, quality: int) -> np.ndarray:
 
 
 def h264(images: np.ndarray, crf: int, preset: str = "medium") -> np.ndarray:
-    """(T, H, W, 3) uint8 through x264 with 4:2:0 chroma; a frame of odd size is padded by a row."""
+    """(T, H, W, 3) uint8 through x264 with 4:2:0 chroma; odd sizes are padded by a row or column.
+
+    Colours go through our own conversion: that of swscale darkens by half a code value, which a
+    network would learn to undo.
+    """
     num_frames, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     buffer = io.BytesIO()
@@ -92,16 +103,15 @@ def h264(images: np.ndarray, crf: int, preset: str = "medium") -> np.ndarray:
         stream.height, stream.width = padded.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(crf), "preset": preset, "threads": "1"}
-        for image in padded:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(frame))
+        for rgb in to_tensor(padded):
+            container.mux(stream.encode(rgb_to_frame(rgb, "yuv420p", BT601)))
         container.mux(stream.encode())
     buffer.seek(0)
     with av.open(buffer) as container:
-        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        decoded = [frame_to_rgb(frame) for frame in container.decode(video=0)]
     if len(decoded) != num_frames:
         raise RuntimeError(f"{len(decoded)} frames came back of {num_frames}")
-    return np.stack(decoded)[:, :height, :width]
+    return to_uint8(torch.stack(decoded))[:, :height, :width]
 
 
 def degrade(hr: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
@@ -131,13 +141,18 @@ def crop_to_multiple(images: np.ndarray, scale: int) -> np.ndarray:
     return images[:, :height, :width]
 
 
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
 def make_pictures(
     name: str, hr: np.ndarray, scale: int, weight: float, keep: slice, rng: np.random.Generator
 ) -> Iterator[Picture]:
     """Degrade (T, H, W, 3) as one clip, then keep the frames `keep` as single pictures."""
     hr = crop_to_multiple(hr, scale)
-    variants = [to_uint8(shrink(to_tensor(hr), scale))]
-    variants += [degrade(hr, scale, rng) for _ in range(NUM_DEGRADED)]
+    clean = to_uint8(shrink(to_tensor(hr), scale))
+    degraded = [degrade(hr, scale, rng) for _ in range(NUM_DEGRADED)]
+    variants = [clean, *sorted(degraded, key=lambda lr: difference(lr, clean))]
     for index in range(len(hr))[keep]:
         yield Picture(name, hr[index], [v[index] for v in variants], weight)
 
@@ -149,7 +164,7 @@ def read_photos(folder: Path) -> Iterator[tuple[str, np.ndarray, float]]:
     less; the tiny ones among them are left out.
     """
     with open(folder / "SOURCES.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if not row["file"].startswith(SHARE_ALIKE)]
+        rows = [row for row in csv.DictReader(file) if not row["file"].startswith(LEFT_OUT)]
     for row in rows:
         image = Image.open(folder / row["file"]).convert("RGB")
         name, soft = row["file"], "kept at its size" in row["note"]
@@ -166,6 +181,8 @@ def read_photos(folder: Path) -> Iterator[tuple[str, np.ndarray, float]]:
 def read_clips(folder: Path, length: int = 9) -> Iterator[tuple[str, np.ndarray]]:
     """(name, (length, H, W, 3) uint8) from two places of each clip."""
     for path in sorted(folder.glob("*.mp4")):
+        if path.name.startswith(LEFT_OUT):
+            continue
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         for start in (len(frames) // 6, (2 * len(frames)) // 3):
@@ -225,7 +242,7 @@ def load_pictures(data: Path, cache: Path, scale: int, seed: int = 0) -> list[Pi
 
 
 class CropSampler:
-    """Random aligned crops, half from clean and half from degraded LR.
+    """Random aligned crops, a third from clean and the rest from degraded LR.
 
     Of two candidate places the busier one is taken three times out of four: flat sky teaches
     little.
@@ -246,8 +263,9 @@ class CropSampler:
 
     def _crop(self, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
         rng, side, s = self.rng, self.side, self.scale
-        degraded = rng.random() < 0.5
-        lr = picture.variants[rng.integers(1, len(picture.variants)) if degraded else 0]
+        lr = picture.variants[0]
+        if rng.random() < DEGRADED_SHARE:  # the milder, the more often
+            lr = picture.variants[rng.integers(1, len(picture.variants), size=2).min()]
         y, x = self._place(lr)
         lr = lr[y : y + side, x : x + side]
         hr = picture.hr[s * y : s * (y + side), s * x : s * (x + side)]

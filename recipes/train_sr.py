@@ -4,7 +4,7 @@
     python recipes/train_sr.py --scale 2 --data DATA --work WORK2 --minutes 60 --init WORK4/last.pt
     python recipes/train_sr.py --scale 2 --work WORK2 --ship engine/weights/mini-x2.safetensors
 
-L1 loss, Muon for the body and Adam for the rest (Adam alone needs twice the steps), cosine
+L1 (or L2) loss, Muon for the body and Adam for the rest (Adam alone needs twice the steps), cosine
 learning rate to the end of the budget, averaged weights.  `WORK/last.pt`
 holds everything that is needed to go on: the same command continues an interrupted run, a larger
 budget extends a finished one.  `WORK/log.jsonl` has one line per measurement.
@@ -38,6 +38,7 @@ class Settings:
     depth: int = 8
     side: int = 32
     batch: int = 16
+    loss: str = "l1"
     rate: float = 1e-3
     final_rate: float = 1e-6
     warm_up: int = 200
@@ -83,7 +84,8 @@ class Run:
     def train_step(self, lr: Tensor, hr: Tensor, done: float, bf16: bool) -> float:
         lr = lr.to(memory_format=torch.channels_last)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
-            loss = (self.net(lr).float() - hr).abs().mean()
+            error = self.net(lr).float() - hr
+            loss = error.abs().mean() if self.settings.loss == "l1" else error.square().mean()
         self.net.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -173,7 +175,7 @@ def train(run: Run, args: argparse.Namespace) -> None:
             line = {
                 "step": run.step,
                 "minutes": round(run.seconds / 60, 2),
-                "loss": round(sum(losses) / len(losses), 5),
+                "loss": round(sum(losses) / len(losses), 6),
                 "rate": run.learning_rate(done),
                 "gain_db": held_out(run, pairs, baseline),
             }
@@ -204,6 +206,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder that holds photos, clips, vsr")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoint and log")
     parser.add_argument("--cache", type=Path, default=Path("out/sr_cache"))
+    parser.add_argument("--loss", choices=("l1", "l2"), default="l1", help="l2 for a last phase")
+    parser.add_argument("--rate", type=float, default=Settings.rate, help="peak learning rate")
     parser.add_argument("--init", type=Path, help="last.pt of a run to start from")
     parser.add_argument("--minutes", type=float, default=math.inf, help="budget of training time")
     parser.add_argument("--steps", type=float, default=math.inf, help="budget of steps")
@@ -221,7 +225,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     args.work.mkdir(parents=True, exist_ok=True)
-    run = Run(Settings(scale=args.scale, seed=args.seed), args.device)
+    settings = Settings(args.scale, loss=args.loss, rate=args.rate, seed=args.seed)
+    run = Run(settings, args.device)
     if (args.work / "last.pt").is_file():
         run.restore(args.work / "last.pt")
     elif args.ship:
