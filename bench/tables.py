@@ -37,8 +37,18 @@ def quality(result: dict[str, Any]) -> str:
     return markdown(["", "PSNR (dB)", "temporal error", "block step"], rows)
 
 
+def super_resolution(result: dict[str, Any]) -> str:
+    kinds = list(result["settings"]["kinds"])
+    rows = [
+        [name, *(f"{model['gain'][kind]:+.2f}" for kind in kinds)]
+        for name, model in result["models"].items()
+    ]
+    return markdown(["PSNR-Y over bicubic (dB)", *kinds], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("quality_mini.json", quality),
+    "super-resolution": ("sr_mini.json", super_resolution),
 }
 
 
