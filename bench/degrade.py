@@ -72,7 +72,9 @@ def degrade(frames: Tensor, distortion: Distortion, rng: np.random.Generator) ->
         frames = frames + distortion.noise * torch.from_numpy(noise)
     frames = frames.clamp(0, 1)
     if distortion.crf:
-        frames = _through_codec(frames, "libx264", {"crf": str(distortion.crf), "preset": "fast"})
+        # Without mbtree=0 some builds of x264 give other bytes at every run.
+        options = {"crf": str(distortion.crf), "preset": "fast", "x264-params": "mbtree=0"}
+        frames = _through_codec(frames, "libx264", options)
     if distortion.jpeg < 100:
         quantiser = str(round(2 + (95 - distortion.jpeg) / 65 * 18))
         frames = _through_codec(frames, "mjpeg", {"qmin": quantiser, "qmax": quantiser})
