@@ -45,6 +45,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
         yield title
         yield from (_row(row["name"], _model(row)) for row in facts[key])
     for title, key in (
+        ("Families of backbones, by path or hub id", "families"),
         ("Runtimes", "runtimes"),
         ("Codecs", "codecs"),
         ("Optional packages", "packages"),

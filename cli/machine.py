@@ -19,7 +19,7 @@ PACKAGES = {
 
 
 def collect() -> dict[str, Any]:
-    from ..engine.backbones import BACKBONES
+    from ..engine.backbones import EMBEDDED_MODELS, FAMILIES, facts_of
     from ..engine.report import versions
     from ..engine.runtimes import RUNTIMES
     from ..engine.sr import SR
@@ -27,7 +27,12 @@ def collect() -> dict[str, Any]:
     return {
         "hardware": hardware(),
         "versions": versions(),
-        "backbones": [_model(entry.name, entry.facts) for entry in BACKBONES],
+        "backbones": [_model(name, facts_of(name)) for name in EMBEDDED_MODELS],
+        "families": [
+            _row(entry.name, [], detail=", ".join(entry.classes))
+            for entry in FAMILIES.values()
+            if entry.classes
+        ],
         "sr": [_model(entry.name, entry.facts) | {"scale": entry.facts.scale} for entry in SR],
         "runtimes": [_row(entry.name, [], detail=entry.facts) for entry in RUNTIMES],
         "codecs": codecs(),

@@ -44,6 +44,15 @@ def load_config(path: str | os.PathLike) -> dict[str, Any]:
         return json.loads((file.metadata() or {})["config"])
 
 
+def is_ours(path: str | os.PathLike) -> bool:
+    """Whether a file, if it can be read at all, is one of `save_checkpoint`; true if it cannot."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "config" in (file.metadata() or {})
+    except (SafetensorError, ValueError, OSError):
+        return True  # the loader says what is wrong with it
+
+
 @contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Any]:
     if not os.path.isfile(path):

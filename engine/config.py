@@ -15,6 +15,8 @@ SCHEDULES = ("exponential", "cosine", "linear", "constant")
 SPACES = ("velocity", "x0")
 SOLVERS = ("euler", "heun")
 MODES = ("dtg", "cfg", "none")
+OFFLOADS = ("none", "block", "model")
+WEIGHTS = ("auto", "fp8", "int8")
 
 
 def _one_of(name: str, value: Any, allowed: tuple) -> None:
@@ -31,6 +33,15 @@ def _whole(name: str, value: int, low: int, high: int) -> None:
     if not isinstance(value, Integral):
         raise ConfigError(f"{name} is {value!r}: it must be a whole number")
     _between(name, value, low, high)
+
+
+def _size(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ConfigError(f"{name} is {value!r}: it must be (width, height)")
+    for side in value:
+        _whole(name, side, 0, 100_000)
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,13 @@ class RestoreConfig:
 
     Parameters
     ----------
-    backbone : "mini", "none" (super-resolution only) or a path.
+    backbone : "mini", "none" (super-resolution only), a path, or an id on the hub.
+    vae : codec of a latent backbone: "auto" (its own), "tiny" (small, for previews) or a path.
+    vae_tile : (width, height) in pixels that the codec works on; None = the codec's own choice,
+        (0, 0) = the whole frame.
+    prompt_embeds : safetensors file of prompt embeddings, so that no text encoder is needed.
+    offload : "none", "block" or "model": what of the backbone stays on the device.
+    weights : "auto" (the dtype), "fp8" or "int8": how the backbone's matrices are held.
     sr : "mini-x2", "mini-x4", "none" or a path to weights.
     guidance : "dtg", "cfg" or "none" (SDEdit).
     t_start, steps, delta0, alpha0, schedule, kappa, space, alpha_clip, tau_floor, solver, shift :
@@ -107,6 +124,11 @@ class RestoreConfig:
     """
 
     backbone: str = "mini"
+    vae: str = "auto"
+    vae_tile: tuple[int, int] | None = None
+    prompt_embeds: str | None = None
+    offload: str = "none"
+    weights: str = "auto"
     sr: str = "mini-x2"
     guidance: str = "dtg"
     t_start: float | None = None
@@ -142,11 +164,10 @@ class RestoreConfig:
         for name in ("overlap", "tile_overlap"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 0, 100_000)
-        if self.tile is not None:
-            if not isinstance(self.tile, (tuple, list)) or len(self.tile) != 2:
-                raise ConfigError(f"tile is {self.tile!r}: it must be (width, height)")
-            for side in self.tile:
-                _whole("tile", side, 0, 100_000)
+        for name in ("tile", "vae_tile"):
+            _size(name, getattr(self, name))
+        _one_of("offload", self.offload, OFFLOADS)
+        _one_of("weights", self.weights, WEIGHTS)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")
         self.dtg(DTG())  # checks what concerns the sampler

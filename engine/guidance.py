@@ -18,9 +18,10 @@ from .types import Tile
 class TiledBranches:
     """Callable (x, node index) -> (v_cond, v_uncond) for `sampler.sample`.
 
-    Every call evaluates all tiles of x and blends their velocities; as the step is linear in the
-    velocity, that equals blending the tiles of the next x.  A branch whose weight is zero is not
-    evaluated.  `evaluations` counts the forward passes over the whole frame, by branch.
+    `tiles` and `size` (height, width) are in cells of x.  Every call evaluates all tiles and blends
+    their velocities; as the step is linear in the velocity, that equals blending the tiles of the
+    next x.  A branch whose weight is zero is not evaluated.  `evaluations` counts the forward
+    passes over the whole frame, by branch.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ def cut(
         if len(held) <= (0 if index == first else grid.overlap):
             return
         start = index * grid.stride
-        yield Chunk(index, start, start + len(held), grid.length), torch.stack(held)
+        yield Chunk(index, start, start + len(held)), torch.stack(held)
         held = held[grid.stride :]
         index += 1
 

@@ -22,10 +22,8 @@ from .sr.frames import TILE
 from .tiling import ChunkGrid, round_up, tiles
 from .types import Tile
 
-# Seen in runs of `mini` on a CPU: the share of the matrix peak that a whole run reaches, and the
-# floats that a pass of a block holds at once, per token and channel.
+# Seen in runs of `mini` on a CPU: the share of the matrix peak that a whole run reaches.
 EFFICIENCY = 0.5
-LIVE_ACTIVATIONS = 24
 FRAME_BUFFERS = 8  # x, its successor, noise, two velocities, input, output, one spare
 UPSCALE_FLOATS = 200  # that the super-resolution net holds at once for a pixel of its tile
 UPSCALED_FRAMES = 4  # the result and the writer's conversions of it
@@ -35,17 +33,23 @@ UPSCALED_FRAMES = 4  # the result and the writer's conversions of it
 class Plan:
     """How a clip of `frame_size` is cut, and what that costs.
 
-    Sizes are (height, width) in pixels; `padded_size` is what the backbone sees.
+    Sizes are (height, width) in pixels; `padded_size` is what the backbone sees, of frames that
+    number `multiple * k + offset`, the `frame_rule`.
     """
 
     frame_size: tuple[int, int]
     padded_size: tuple[int, int]
     grid: ChunkGrid
+    frame_rule: tuple[int, int]
     tiles: list[Tile]
     tile_batch: int
     evaluations: int
     flops_per_chunk: float
     memory_bytes: int
+
+    def padded_frames(self, count: int) -> int:
+        """What the backbone sees of a chunk of `count` frames: the next count that it takes."""
+        return round_frames(count, *self.frame_rule)
 
     @property
     def smaller_tile(self) -> tuple[int, int] | None:
@@ -84,6 +88,7 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
         frame_size=(height, width),
         padded_size=padded,
         grid=grid,
+        frame_rule=(facts.multiple_of[0], facts.frame_offset),
         tiles=cut,
         tile_batch=batch,
         evaluations=evaluations,
@@ -93,19 +98,29 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
 
 
 def chunk_grid(config: RestoreConfig, facts: BackboneFacts) -> ChunkGrid:
-    """Chunk and overlap are rounded up to the backbone's multiple; an overlap that was not asked
-    for fits the chunk."""
-    multiple = facts.multiple_of[0]
-    length = round_up(facts.chunk if config.chunk is None else config.chunk, multiple)
+    """Chunk and overlap are rounded up to the backbone's frame rule; an overlap that was not asked
+    for fits the chunk.  As both obey it, the latent frames of neighbours lie on one grid."""
+    multiple, offset = facts.multiple_of[0], facts.frame_offset
+    length = round_frames(facts.chunk if config.chunk is None else config.chunk, multiple, offset)
     if config.overlap is None:
-        return ChunkGrid(length, min(facts.overlap, length // 2 // multiple * multiple))
-    overlap = round_up(config.overlap, multiple)
+        longest = (length // 2 - offset) // multiple * multiple + offset
+        return ChunkGrid(length, max(0, min(facts.overlap, longest)))
+    overlap = round_frames(config.overlap, multiple, offset)
     if 2 * overlap > length:
         raise ConfigError(
-            f"overlap is {config.overlap}: rounded up to a multiple of {multiple} it must be "
-            f"at most half of the chunk ({length})"
+            f"overlap is {config.overlap}: rounded up to {_rule(multiple, offset)} it must be at "
+            f"most half of the chunk ({length})"
         )
     return ChunkGrid(length, overlap)
+
+
+def round_frames(frames: int, multiple: int, offset: int) -> int:
+    """The next count of frames that obeys the rule `multiple * k + offset`."""
+    return round_up(max(0, frames - offset), multiple) + offset
+
+
+def _rule(multiple: int, offset: int) -> str:
+    return f"a multiple of {multiple}" + (f" and {offset}" if offset else "")
 
 
 def count_evaluations(config: RestoreConfig, facts: BackboneFacts) -> int:
@@ -121,8 +136,8 @@ def _memory(
 ) -> int:
     pixels = grid.length * padded[0] * padded[1] * 3
     tokens = 2 * batch * facts.tokens(grid.length, tile.height, tile.width)
-    activations = tokens * facts.width * LIVE_ACTIVATIONS
-    return 4 * (facts.parameters + FRAME_BUFFERS * pixels + activations)
+    activations = tokens * facts.width * facts.live_channels
+    return int(4 * (facts.parameters + FRAME_BUFFERS * pixels + activations))
 
 
 def estimate(

@@ -12,27 +12,28 @@ from torch import Tensor
 from ..kernels import gaussian_noise
 from .backbones.base import Backbone
 from .blend import reflect_index, reflect_pad
-from .codecs import pixels
+from .codecs.base import Codec
 from .config import RestoreConfig
 from .devices import named_out_of_memory
 from .guidance import TiledBranches
 from .plan import Plan
 from .sampler import sample
 from .schedule import Node, alpha_max, nodes, unstable
-from .types import Chunk, StepInfo
+from .types import Chunk, StepInfo, Tile
 
 logger = logging.getLogger("dtg_restore")
 
 
 class Refiner:
-    """A backbone with its settings, ready to refine the chunks of one clip.
+    """A backbone and its codec with their settings, ready to refine the chunks of one clip.
 
     `evaluations` counts the backbone's passes over whole chunks, by branch.
     """
 
-    def __init__(self, backbone: Backbone, config: RestoreConfig, plan: Plan):
+    def __init__(self, backbone: Backbone, codec: Codec, config: RestoreConfig, plan: Plan):
         facts = backbone.facts
-        self._backbone, self._plan, self._seed = backbone, plan, config.seed
+        self._backbone, self._codec = backbone, codec
+        self._plan, self._seed = plan, config.seed
         self._dtg = config.dtg(facts.defaults)
         self._nodes = nodes(self._dtg)
         _warn_if_unstable(self._nodes)
@@ -41,8 +42,11 @@ class Refiner:
             facts.negative_prompt if config.negative_prompt is None else config.negative_prompt,
             self._nodes,
         )
+        cell = codec.facts.pixels
+        tiles = [Tile(*(side // cell for side in tile)) for tile in plan.tiles]
+        height, width = (side // cell for side in plan.padded_size)
         self._branches = TiledBranches(
-            backbone, context, self._nodes, plan.tiles, plan.padded_size, plan.tile_batch
+            backbone, context, self._nodes, tiles, (height, width), plan.tile_batch
         )
 
     @property
@@ -59,18 +63,21 @@ class Refiner:
         """
         count, _, height, width = frames.shape
         with named_out_of_memory(self._plan.smaller_tile):
-            z = self._encode(frames, chunk)
+            z = self._encode(frames)
             t = self._nodes[0].t
-            noise = gaussian_noise(self._seed, chunk.start, *_axes(z), device=self._backbone.device)
+            first = chunk.start // self._codec.facts.frames  # on the clip's grid of latent frames
+            noise = gaussian_noise(self._seed, first, *_axes(z), device=z.device)
             x = (1 - t) * z + t * noise
-            x = sample(self._branches, x, self._nodes, self._dtg.solver, on_step)
-        return pixels.decode(x)[:count, :, :height, :width].to(frames.device)
+            with self._backbone.on_device():
+                x = sample(self._branches, x, self._nodes, self._dtg.solver, on_step)
+            slices = [part.to(frames.device) for part in self._codec.decode(x)]
+        return torch.cat(slices)[:count, :, :height, :width]
 
-    def _encode(self, frames: Tensor, chunk: Chunk) -> Tensor:
-        """z (1, 3, T, H, W), continued by reflection to the chunk's length and the padded size."""
-        index = reflect_index(len(frames), chunk.length).to(frames.device)
+    def _encode(self, frames: Tensor) -> Tensor:
+        """z (1, C, t, h, w) of the frames, continued by reflection to sizes the model takes."""
+        index = reflect_index(len(frames), self._plan.padded_frames(len(frames))).to(frames.device)
         padded = reflect_pad(frames, *self._plan.padded_size)[index]
-        return pixels.encode(padded.to(self._backbone.device, torch.float32))
+        return self._codec.encode(padded)
 
 
 def _warn_if_unstable(table: list[Node]) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from . import report
-from .backbones import load_backbone
+from .backbones import load_backbone, load_codec
 from .backbones.base import Backbone
+from .codecs.base import Codec
 from .config import RestoreConfig
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import BeyondEnd, ConfigError, InputError
@@ -23,6 +24,10 @@ from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
 from .sr import SuperResolver, load_sr
+
+# Settings that decide what is loaded.
+LOADED = ("backbone", "vae", "vae_tile", "prompt_embeds", "offload", "weights")
+LOADED += ("sr", "runtime", "device", "dtype")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Restorer:
 
     config: RestoreConfig
     backbone: Backbone | None
+    codec: Codec | None
     sr: SuperResolver | None
     device: torch.device
 
@@ -53,18 +59,19 @@ class Restorer:
         config = _changed(config or RestoreConfig(), settings)
         device = resolve_device(config.device)
         dtype = resolve_dtype(config.dtype, device)
-        backbone = sr = None
+        backbone = codec = sr = None
         with named_out_of_memory():
             if config.backbone != "none":
-                backbone = on_runtime(config.runtime, load_backbone(config.backbone, device, dtype))
+                backbone = on_runtime(config.runtime, load_backbone(config, device, dtype))
+                codec = load_codec(config, device, dtype)
             if config.sr != "none":
                 sr = load_sr(config.sr, device, dtype)
-        return cls(config, backbone, sr, device)
+        return cls(config, backbone, codec, sr, device)
 
     def configure(self, **settings: Any) -> Restorer:
         """The same models with other settings; what names a model or a device cannot change."""
         config = _changed(self.config, settings)
-        for name in ("backbone", "sr", "runtime", "device", "dtype"):
+        for name in LOADED:
             if getattr(config, name) != getattr(self.config, name):
                 raise ConfigError(f"{name} cannot change without loading: call Restorer.load")
         return replace(self, config=config)
@@ -199,6 +206,7 @@ class Restorer:
         return Run(
             self.config,
             self.backbone,
+            self.codec,
             self.sr,
             self.plan(*size),
             self.device,

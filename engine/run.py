@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import report
 from .backbones.base import Backbone
+from .codecs.base import Codec
 from .config import RestoreConfig
 from .devices import named_out_of_memory
 from .errors import Interrupted
@@ -36,6 +37,7 @@ class Run:
         self,
         config: RestoreConfig,
         backbone: Backbone | None,
+        codec: Codec | None,
         sr: SuperResolver | None,
         plan: Plan | None,
         device: torch.device,
@@ -48,7 +50,9 @@ class Run:
         self._on_progress, self._cancel = on_progress, cancel
         self._meter = Meter(plan, sr.facts if sr else None, size)
         self._backbone = backbone
-        self._refiner = Refiner(backbone, config, plan) if backbone and plan else None
+        self._refiner = None
+        if backbone and codec and plan:
+            self._refiner = Refiner(backbone, codec, config, plan)
 
     def frames(
         self, frames: Iterable[Tensor], start: int, stop: int | None, num_frames: int | None = None

@@ -44,7 +44,7 @@ class ChunkGrid:
 
     def chunk(self, index: int, num_frames: int) -> Chunk:
         start = index * self.stride
-        return Chunk(index, start, min(start + self.length, num_frames), self.length)
+        return Chunk(index, start, min(start + self.length, num_frames))
 
     def touching(self, start: int, stop: int, num_frames: int) -> list[Chunk]:
         """Every chunk that contains a frame of `start .. stop - 1` of a clip of `num_frames`."""

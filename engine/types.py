@@ -47,14 +47,12 @@ class ClipInfo:
 class Chunk:
     """Frames `start .. stop - 1` of the clip, refined together.
 
-    The grid of chunks is absolute on the clip's timeline.  `length` is the number of frames that
-    the backbone sees: the last chunk of a clip is padded from `stop - start` up to it.
+    The grid of chunks is absolute on the clip's timeline.
     """
 
     index: int
     start: int
     stop: int
-    length: int
 
 
 class Tile(NamedTuple):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..engine.backbones.blocks import Conditioning
+from ..engine.backbones.dit import Conditioning
 from ..engine.backbones.mini import MiniBackbone, MiniDiT
 from ..engine.codecs.patch import COLOURS, Phase
 
@@ -52,8 +52,8 @@ def flatten(x: Tensor, t: Tensor, condition: Conditioning) -> dict[str, Tensor]:
         "t": t,
         "modulation": condition.modulation.expand(-1, batch, -1, -1),
         "final": condition.final.expand(batch, -1, -1),
-        "keys": keys.expand(-1, batch, -1, -1, -1),
-        "values": values.expand(-1, batch, -1, -1, -1),
+        "keys": keys.repeat_interleave(batch // keys.shape[1], 1),
+        "values": values.repeat_interleave(batch // values.shape[1], 1),
     }
 
 

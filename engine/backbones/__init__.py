@@ -1,35 +1,36 @@
-"""The registry of backbones."""
+"""The pretrained video models, by name or by path."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from ..errors import ConfigError
-from ..registry import Entry, Registry
+from ..codecs.base import Codec
+from ..config import RestoreConfig
 from .base import Backbone, BackboneFacts
-from .facts import MINI
+from .locate import EMBEDDED_MODELS, FAMILIES, locate
 
-BACKBONES = Registry("backbone", [Entry("mini", ".backbones.mini:load_mini", MINI)])
+__all__ = ["EMBEDDED_MODELS", "FAMILIES", "facts_of", "load_backbone", "load_codec", "locate"]
 
 
 def facts_of(name: str) -> BackboneFacts:
-    """The facts of a backbone by name, or of weights by path, without loading them."""
-    if name not in BACKBONES and Path(name).suffix == ".safetensors":
-        return MINI
-    return BACKBONES.get(name).facts
+    """The facts of a backbone by name or by path, without loading its weights.
+
+    Errors as those of `load_backbone`.
+    """
+    found = locate(name)
+    return found.load().facts(found.path)
 
 
-def load_backbone(name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
-    """Load a backbone by its registered name, or `mini` weights of one's own by path.
+def load_backbone(config: RestoreConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """The backbone that `config` names.
 
     ConfigError for an unknown name, EngineError for weights that cannot be used.
     """
-    if name not in BACKBONES and Path(name).suffix == ".safetensors":
-        return BACKBONES.get("mini").build(device, dtype, path=Path(name))
-    if name not in BACKBONES and Path(name).exists():
-        raise ConfigError(
-            f"{name} is no backbone: a .safetensors file of the mini class is expected"
-        )
-    return BACKBONES.get(name).build(device, dtype)
+    found = locate(config.backbone)
+    return found.load().backbone(found.path, config, device, dtype)
+
+
+def load_codec(config: RestoreConfig, device: torch.device, dtype: torch.dtype) -> Codec:
+    """The codec of the backbone that `config` names; errors as those of `load_backbone`."""
+    found = locate(config.backbone)
+    return found.load().codec(found.path, config, device, dtype)

@@ -1,36 +1,19 @@
-"""The transformer block of the Wan class, and what it is conditioned on.
+"""The transformer block of the Wan class.
 
-Parameter names are those of diffusers' `WanTransformer3DModel`, so that its state dicts fit.  The
-modulation, the keys and values of the condition tokens and the rotary tables are inputs: they are
-constant over a clip and are computed once, outside the sampling loop.
+Parameter names are those of diffusers' `WanTransformer3DModel`, so that its state dicts fit.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Rope = tuple[Tensor, Tensor]  # cos, sin: (N, head_dim / 2)
-KeyValue = tuple[Tensor, Tensor]  # each (B, heads, L, head_dim)
-
-
-class Conditioning(NamedTuple):
-    """Everything that a forward pass needs besides x and t, ready to use.
-
-    `modulation` is (depth, B, 6, D), `final` (B, 2, D), `keys_values` one pair a layer; B may be 1
-    and is then broadcast over the batch.  `phase` is the shift of the block grid, where a backbone
-    has one.
-    """
-
-    modulation: Tensor
-    final: Tensor
-    keys_values: tuple[KeyValue, ...]
-    phase: tuple[int, int, int] = (0, 0, 0)
+KeyValue = tuple[Tensor, Tensor]  # each (R, heads, L, head_dim)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
@@ -42,6 +25,12 @@ def layernorm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-
     """LN(x) * (1 + scale) + shift; x (B, N, D), scale and shift (B, D)."""
     y = F.layer_norm(x.float(), x.shape[-1:], eps=eps)
     return torch.addcmul(shift[:, None], y, 1 + scale[:, None]).to(x.dtype)
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """An affine LN in fp32, whatever x is in."""
+    y = F.layer_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.bias.float(), norm.eps)
+    return y.to(x.dtype)
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
@@ -94,15 +83,20 @@ class Attention(nn.Module):
         return self._split(key), self._split(self.to_v(tokens))
 
     def forward(self, x: Tensor, rope: Rope | None, keys_values: KeyValue | None = None) -> Tensor:
-        """Self-attention with `rope`, or cross-attention to prepared `keys_values`."""
+        """Self-attention with `rope` or, of x (B, N, D), cross-attention to prepared `keys_values`.
+
+        These have R rows, each for B / R consecutive samples.  No query sees another one, so the
+        samples of a row are one long sequence and nothing is repeated.
+        """
+        shape = x.shape
+        if keys_values is not None:
+            x = x.reshape(keys_values[0].shape[0], -1, shape[-1])
         query = self._split(rms_norm(self.to_q(x), self.norm_q.weight))
         key, value = self.keys_values(x) if keys_values is None else keys_values
         if rope is not None:
             query, key = rotate(query, rope), rotate(key, rope)
-        if key.shape[0] != query.shape[0]:
-            key, value = (a.expand(query.shape[0], -1, -1, -1) for a in (key, value))
         out = F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype))
-        return self.to_out[0](out.transpose(1, 2).flatten(-2))
+        return self.to_out[0](out.transpose(1, 2).flatten(-2)).reshape(shape)
 
 
 class GELUProjection(nn.Module):
@@ -140,14 +134,6 @@ class Block(nn.Module):
         shift, scale, gate, c_shift, c_scale, c_gate = modulation.unbind(1)
         y = self.attn1(layernorm_modulate(x, scale, shift), rope)
         x = x + (y * gate[:, None]).to(x.dtype)
-        x = x + self.attn2(self.norm2(x), None, keys_values)
+        x = x + self.attn2(layer_norm(x, self.norm2), None, keys_values)
         y = self.ffn(layernorm_modulate(x, c_scale, c_shift))
         return x + (y * c_gate[:, None]).to(x.dtype)
-
-
-def timestep_embedding(t: Tensor, dim: int, scale: float = 1000.0) -> Tensor:
-    """Sinusoids of scale * t, cosines first; t (B,) to (B, dim), fp32."""
-    half = dim // 2
-    frequency = torch.exp(-math.log(10000.0) / half * torch.arange(half, device=t.device))
-    angles = scale * t.float()[:, None] * frequency
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)

@@ -15,18 +15,23 @@ in the form that has no division by t:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import EMBEDDED, load_checkpoint, load_state
+from ..checkpoint import load_checkpoint, load_config, load_state
 from ..codecs import patch
+from ..codecs.pixels import PixelCodec
+from ..config import RestoreConfig
 from ..errors import ConfigError, EngineError
 from ..schedule import Node
-from .blocks import Attention, Block, Conditioning, layernorm_modulate, rope_3d, timestep_embedding
+from ..text.embeds import PromptSource
+from .base import BackboneFacts
+from .dit import Conditioning, DiT, Table, embed_time, rows_of
 from .facts import MINI
 
 TAGS = ("clean", "degraded", "null")
@@ -51,57 +56,41 @@ class MiniConfig:
 
 
 class TimeEmbedder(nn.Module):
-    """t (B,) to the embedding (B, D) and the shared modulation (B, 6, D), fp32."""
+    """Holds the layers of `embed_time`."""
 
     def __init__(self, frequency_dim: int, dim: int):
         super().__init__()
-        self.frequency_dim = frequency_dim
         self.linear_1, self.linear_2 = nn.Linear(frequency_dim, dim), nn.Linear(dim, dim)
         self.time_proj = nn.Linear(dim, 6 * dim)
 
-    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        y = timestep_embedding(t, self.frequency_dim)
-        y = self.linear_2(nn.functional.silu(self.linear_1(y))).float()
-        return y, self.time_proj(nn.functional.silu(y)).float().unflatten(-1, (6, -1))
 
-
-class MiniDiT(nn.Module):
+class MiniDiT(DiT):
     """The network and its preconditioning."""
 
     mean: Tensor  # (384,) of the latent channels
     sd: Tensor
 
     def __init__(self, config: MiniConfig):
-        super().__init__()
-        self.config = config
         dim = config.width
-        self.patch_embedding = nn.Linear(patch.CHANNELS, dim)
+        super().__init__(
+            patch.CHANNELS, patch.CHANNELS, dim, config.depth, config.heads, config.ffn_dim
+        )
+        self.config = config
         self.time_embedder = TimeEmbedder(config.frequency_dim, dim)
         self.tag_embedding = nn.Parameter(
             torch.randn(len(TAGS), config.num_condition_tokens, dim) / dim**0.5
         )
-        self.blocks = nn.ModuleList(
-            Block(dim, config.heads, config.ffn_dim) for _ in range(config.depth)
-        )
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
-        self.proj_out = nn.Linear(dim, patch.CHANNELS)
         nn.init.zeros_(self.proj_out.weight)  # untrained: the Wiener filter
         nn.init.zeros_(self.proj_out.bias)
         self.register_buffer("mean", torch.zeros(patch.CHANNELS))
         self.register_buffer("sd", torch.ones(patch.CHANNELS))
 
     def condition(self, t: Tensor, tags: Tensor, phase: patch.Phase = (0, 0, 0)) -> Conditioning:
-        """What the passes at times t (B,) with tags (B,) (indices into TAGS) need."""
-        embedding, shared = self.time_embedder(t)
-        attentions = [cast(Attention, block.attn2) for block in self.blocks]
-        dtype = self.patch_embedding.weight.dtype
-        tokens = self.tag_embedding[tags].to(dtype)  # (B, L, D)
-        return Conditioning(
-            modulation=torch.stack([b.scale_shift_table.float() + shared for b in self.blocks]),
-            final=self.scale_shift_table.float() + embedding[:, None],
-            keys_values=tuple(attention.keys_values(tokens) for attention in attentions),
-            phase=phase,
-        )
+        """What passes at times t (n,) with tags (R,) (indices into TAGS) need."""
+        tokens = self.tag_embedding[tags].to(self.patch_embedding.weight.dtype)  # (B, L, D)
+        time, frequency_dim = self.time_embedder, self.config.frequency_dim
+        made = embed_time(t, frequency_dim, time.linear_1, time.linear_2, time.time_proj)
+        return Conditioning(*self.constants(*made, tokens), phase)
 
     def forward(self, x: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """Velocity (B, 3, T, H, W) of pixels x at times t (B,)."""
@@ -110,86 +99,113 @@ class MiniDiT(nn.Module):
         a, sd = 1 - t, self.sd
         den = a * a * sd * sd + t * t
         centred = z - a * self.mean
-        f = self._network(centred * den.rsqrt(), condition)
+        f = self.tokens((centred * den.rsqrt()).flatten(1, 3), z.shape[1:4], condition)
+        f = f.unflatten(1, z.shape[1:4])
         v = (t - a * sd * sd) / den * centred - self.mean - sd * den.rsqrt() * f
         return patch.decode(v, condition.phase)
-
-    def _network(self, z: Tensor, condition: Conditioning) -> Tensor:
-        grid = z.shape[1:4]
-        rope = rope_3d(*grid, self.config.width // self.config.heads, z.device)
-        x = self.patch_embedding(z.flatten(1, 3).to(self.patch_embedding.weight.dtype))  # (B, N, D)
-        for block, modulation, keys_values in zip(
-            self.blocks, condition.modulation, condition.keys_values, strict=True
-        ):
-            x = block(x, modulation, rope, keys_values)
-        shift, scale = condition.final.unbind(1)
-        return self.proj_out(layernorm_modulate(x, scale, shift)).float().unflatten(1, grid)
 
     def describe(self) -> dict[str, int]:
         return asdict(self.config)
 
 
 class MiniContext:
-    """The conditioning of every node: one table a branch, repeated over the batch on demand."""
+    """The conditioning of every node, with the phase of the step."""
 
-    def __init__(self, table: dict[str, Conditioning], phases: Sequence[patch.Phase]):
+    def __init__(self, table: Table, phases: Sequence[patch.Phase]):
         self._table, self._phases = table, phases
 
     def at(self, index: int, branches: Sequence[str], repeat: int) -> Conditioning:
-        rows, at = [self._table[branch] for branch in branches], slice(index, index + 1)
-
-        def batch(parts: list[Tensor], dim: int = 0) -> Tensor:
-            return torch.cat(parts, dim).repeat_interleave(repeat, dim)
-
-        return Conditioning(
-            modulation=batch([row.modulation[:, at] for row in rows], dim=1),
-            final=batch([row.final[at] for row in rows]),
-            keys_values=tuple(
-                (batch([pair[0] for pair in pairs]), batch([pair[1] for pair in pairs]))
-                for pairs in zip(*(row.keys_values for row in rows), strict=True)
-            ),
-            phase=self._phases[index],
-        )
+        return self._table.at(index, rows_of(branches), repeat, self._phases[index])
 
 
 class MiniBackbone:
     """`MiniDiT` behind the backbone's contract."""
 
-    facts = MINI
-
     def __init__(self, network: MiniDiT, device: torch.device, dtype: torch.dtype):
-        self.device = device
+        self.facts, self.device = facts_for(network.config), device
         self.network = network.to(device).eval().requires_grad_(False)
         for part in (self.network.patch_embedding, self.network.blocks, self.network.proj_out):
             part.to(dtype)  # the preconditioning and the time embedding stay fp32
 
     @torch.inference_mode()
     def prepare(self, prompt: str, negative_prompt: str, nodes: Sequence[Node]) -> MiniContext:
-        times = {"cond": [n.t for n in nodes], "uncond": [n.tau for n in nodes]}
-        tags = {"cond": prompt, "uncond": negative_prompt}
-        table = {}
-        for branch, tag in tags.items():
+        for tag in (prompt, negative_prompt):
             if tag not in TAGS:
                 raise ConfigError(
                     f"the prompt of mini is a quality tag, one of {', '.join(TAGS)}, not {tag!r}"
                 )
-            index = torch.tensor([TAGS.index(tag)], device=self.device)
-            t = torch.tensor(times[branch], dtype=torch.float32, device=self.device)
-            table[branch] = self.network.condition(t, index)
-        return MiniContext(table, [PHASES[i % len(PHASES)] for i in range(len(nodes))])
+        count = len(nodes)
+        times = [node.t for node in nodes] + [node.tau for node in nodes]
+        tags = [TAGS.index(tag) for tag in (prompt, negative_prompt)]
+        made = self.network.condition(
+            torch.tensor(times, device=self.device), torch.tensor(tags, device=self.device)
+        )
+        table = Table(
+            made.modulation.unflatten(1, (2, count)),
+            made.final.unflatten(0, (2, count)),
+            made.keys_values,
+        )
+        return MiniContext(table, [PHASES[i % len(PHASES)] for i in range(count)])
+
+    def on_device(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @torch.inference_mode()
     def velocity(self, x: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         return self.network(x, t, condition)
 
 
-def load_mini(device: torch.device, dtype: torch.dtype, path: Path | None = None) -> MiniBackbone:
-    """The embedded weights, or others of the same class from `path`."""
-    path = path or EMBEDDED / "mini.safetensors"
-    config, state = load_checkpoint(path)
+def facts_for(config: MiniConfig) -> BackboneFacts:
+    """Those of the embedded model, but for the size."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in MiniDiT(config).parameters())
+    return replace(
+        MINI,
+        parameters=parameters,
+        width=config.width,
+        depth=config.depth,
+        ffn_width=config.ffn_dim,
+        context_tokens=config.num_condition_tokens,
+    )
+
+
+def load_mini(path: Path, device: torch.device, dtype: torch.dtype) -> MiniBackbone:
+    """Weights of this class; EngineError where they are not."""
+    network = MiniDiT(_config(load_config(path), path))
+    load_state(network, load_checkpoint(path)[1], str(path))
+    return MiniBackbone(network, device, dtype)
+
+
+def _config(values: Any, path: Path) -> MiniConfig:
     try:
-        network = MiniDiT(MiniConfig(**config))
+        return MiniConfig(**values)
     except (TypeError, ValueError) as error:
         raise EngineError(f"{path} is not of the mini class: {error}") from error
-    load_state(network, state, str(path))
-    return MiniBackbone(network, device, dtype)
+
+
+class MiniFamily:
+    """Files of `save_checkpoint`: one embedded, others by path."""
+
+    def facts(self, path: Path) -> BackboneFacts:
+        return facts_for(_config(load_config(path), path))
+
+    def backbone(
+        self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype
+    ) -> MiniBackbone:
+        for name, plain in (("offload", "none"), ("weights", "auto")):
+            if getattr(config, name) != plain:
+                raise ConfigError(f"{name} is {getattr(config, name)!r}: mini is too small for it")
+        return load_mini(path, device, dtype)
+
+    def codec(
+        self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype
+    ) -> PixelCodec:
+        if config.vae != "auto":
+            raise ConfigError(f"vae is {config.vae!r}: mini works on pixels and has none")
+        return PixelCodec(device)
+
+    def prompts(self, path: Path, config: RestoreConfig, device: torch.device) -> PromptSource:
+        raise ConfigError("mini takes quality tags, no text: there is nothing to embed")
+
+
+FAMILY = MiniFamily()
