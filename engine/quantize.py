@@ -1,0 +1,110 @@
+"""Weight-only quantisation: matrices in one byte a value, computed with in the dtype of x.
+
+Every output channel has a scale of its own, so that one large row does not cost the others their
+precision:
+
+    q[o, i] = round(w[o, i] / s[o])        s[o] = max_i |w[o, i]| / limit
+
+with round to whole numbers for int8, to e4m3 for fp8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import EngineError
+
+# Kind -> dtype and the largest magnitude that is used of it.
+KINDS = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
+
+
+def quantize_linear(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """The matrix (out, in) of a Linear as q (out, in) of one byte and scale (out, 1) fp32.
+
+    `kind` is "int8" or "fp8".  A row of zeros stays one.  EngineError for values that are not
+    finite.  On the meta device shapes and dtypes alone.
+    """
+    dtype, limit = KINDS[kind]
+    weight = weight.detach().float()
+    peak = weight.abs().amax(dim=1, keepdim=True)
+    if not weight.is_meta and not peak.isfinite().all():
+        raise EngineError(f"weights that are not finite cannot be held as {kind}")
+    scale = peak / limit
+    scale = torch.where(scale > 0, scale, 1.0)
+    q = (weight / scale).clamp_(-limit, limit)
+    return (q.round_() if dtype is torch.int8 else q).to(dtype), scale
+
+
+class QuantizedLinear(nn.Module):
+    """y = x W^T + b with W = scale * weight, `weight` being quantised and x in any float dtype.
+
+    Parameters
+    ----------
+    linear : whose weight is quantised, on any device; its bias is taken over.
+
+    The keys of the state dict are those of the Linear: `scale` is not among them.
+    """
+
+    weight: Tensor  # (out, in), int8 or e4m3
+    scale: Tensor  # (out, 1), fp32
+
+    def __init__(self, linear: nn.Linear, kind: str):
+        super().__init__()
+        self.kind, self.bias = kind, linear.bias
+        weight, scale = quantize_linear(linear.weight, kind)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def take(self, weight: Tensor) -> Tensor:
+        """Quantise `weight` (out, in) in place of what is held, for one that was made on the meta
+        device: there is then never more than one matrix in full precision.  Returns q."""
+        self.weight, self.scale = quantize_linear(weight, self.kind)
+        return self.weight
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """W (out, in), rounded to `dtype` once: both kinds fit into fp16, bf16 and fp32."""
+        return self.weight.to(dtype).mul_(self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.dequantize(x.dtype), bias)
+
+    def extra_repr(self) -> str:
+        out_features, in_features = self.weight.shape
+        return f"{in_features}, {out_features}, bias={self.bias is not None}, kind={self.kind}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        """Moves as every module does; a cast, such as that of the whole network, leaves q and
+        scale alone."""
+        before = self.weight, self.scale
+        super()._apply(fn, recurse)
+        for name, tensor in zip(("weight", "scale"), before, strict=True):
+            moved = getattr(self, name)
+            if moved.dtype != tensor.dtype:
+                setattr(self, name, tensor.to(moved.device))
+        return self
+
+
+def quantize_linears(module: nn.Module, kind: str) -> None:
+    """Put a `QuantizedLinear` in place of every Linear inside `module`, one after another."""
+    found = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    for name in found:
+        try:
+            new = QuantizedLinear(cast(nn.Linear, module.get_submodule(name)), kind)
+        except EngineError as error:
+            raise EngineError(f"{name}: {error}") from error
+        module.set_submodule(name, new)
+
+
+def quantize_blocks(network: Any, kind: str) -> None:
+    """Quantise the matrices inside `network.blocks`: nearly all of the weights.
+
+    Embeddings, the time and text networks and the output projection, which are small and whose
+    errors reach every token, stay as they are.
+    """
+    quantize_linears(network.blocks, kind)
