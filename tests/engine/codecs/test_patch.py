@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.codecs import patch, pixels
+from dtg_restore.engine.codecs import patch
+from dtg_restore.engine.codecs.pixels import PixelCodec
 
 PHASES = list(itertools.product((0, 1), (0, 3, 4, 7), (0, 1, 4)))
 OPPONENT = [
@@ -143,16 +144,19 @@ def test_matrices_made_in_inference_serve_training() -> None:
     torch.testing.assert_close(z.grad, 2 * z.detach(), rtol=1e-4, atol=1e-5)
 
 
+PIXELS = PixelCodec(torch.device("cpu"))
+
+
 def test_pixels_range_and_layout() -> None:
     frames = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    z = pixels.encode(frames)
+    z = PIXELS.encode(frames)
     assert z.shape == (1, 3, 5, 4, 6)
     assert z[0, 1, 2, 3, 4] == frames[2, 1, 3, 4] * 2 - 1
-    torch.testing.assert_close(pixels.decode(z), frames, rtol=0, atol=1e-7)
-    ends = pixels.encode(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).flatten()
+    torch.testing.assert_close(next(PIXELS.decode(z)), frames, rtol=0, atol=1e-7)
+    ends = PIXELS.encode(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).flatten()
     assert ends.tolist() == [-1, 0, 1]
 
 
 def test_pixels_decode_clamps() -> None:
     z = torch.tensor([-1.5, 0.0, 1.5]).view(1, 3, 1, 1, 1)
-    assert pixels.decode(z).flatten().tolist() == [0.0, 0.5, 1.0]
+    assert next(PIXELS.decode(z)).flatten().tolist() == [0.0, 0.5, 1.0]
