@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .embed import embed
 from .info import info
 from .plan import plan
 from .restore import restore
@@ -18,7 +19,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a bug, 2 usage or settings, 3 input or output, 4 weights or "
     "engine, 5 out of memory, 6 interrupted.",
 )
-for command in (restore, plan, info):
+for command in (restore, plan, embed, info):
     app.command()(command)
 
 

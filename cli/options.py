@@ -9,14 +9,14 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..engine.config import MODES, SCHEDULES, SOLVERS, SPACES, RestoreConfig
+from ..engine.config import MODES, OFFLOADS, SCHEDULES, SOLVERS, SPACES, WEIGHTS, RestoreConfig
 from ..engine.errors import ConfigError
 
 # Group -> setting -> (what its value looks like, help).
@@ -25,7 +25,25 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "backbone": (
             "mini|none|PATH|HUB-ID",
             "Refinement model: mini is embedded, none leaves the refinement out, PATH is a "
-            ".safetensors file.",
+            "folder or a .safetensors file, HUB-ID a model OWNER/NAME of the Hugging Face hub.",
+        ),
+        "vae": (
+            "auto|tiny|PATH",
+            "Codec of the refinement model's latents: its own, a small one for previews, or "
+            "weights by path.",
+        ),
+        "vae_tile": (
+            "WxH",
+            "Size in pixels that the codec works on; 0x0 is the whole frame.",
+        ),
+        "weights": (
+            "|".join(WEIGHTS),
+            "How the refinement model's matrices are held: in the dtype, or in one byte each.",
+        ),
+        "prompt_embeds": (
+            "FILE",
+            "Prompts as `dtg-restore embed` has written them: no text encoder is needed, and "
+            "--prompt and --negative-prompt have no effect.",
         ),
         "sr": ("mini-x2|mini-x4|none|PATH", "Super-resolution model that enlarges the result."),
     },
@@ -60,12 +78,32 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "runtime": ("auto|eager", "What executes the backbone."),
         "device": ("auto|cpu|cuda[:N]", "auto is the first GPU, else the CPU."),
         "dtype": ("auto|fp32|bf16|fp16", "Precision of the networks; auto is fp32 on a CPU."),
+        "offload": (
+            "|".join(OFFLOADS),
+            "What of the refinement model waits in the host's memory: block fetches each block "
+            "while the one before computes, model leaves the device to the codec.",
+        ),
     },
 }  # fmt: skip
 
+SIZES = ("tile", "vae_tile")
+OWN = "the backbone's own"
+
+
+def _go_offline(wanted: bool) -> bool:
+    if wanted:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read by everything that could download weights
+    return wanted
+
+
 Offline = Annotated[
     bool,
-    typer.Option("--offline", help="Never use the network.", rich_help_panel="Machine"),
+    typer.Option(
+        "--offline",
+        callback=_go_offline,
+        help="Never use the network.",
+        rich_help_panel="Machine",
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and what the engine does.")]
 Frames = Annotated[
@@ -83,10 +121,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*, frames: str | None, offline: bool, debug: bool, **values: Any) -> None:
-        if offline:
-            os.environ["HF_HUB_OFFLINE"] = "1"  # read by everything that could download weights
         settings = {field.name: values.pop(field.name) for field in fields(RestoreConfig)}
-        settings["tile"] = parse_tile(settings["tile"])
+        settings |= {name: parse_size(name, settings[name]) for name in SIZES}
         config = RestoreConfig(**settings)
         logging.getLogger("dtg_restore").debug("settings: %s", config)
         command(config=config, frames=parse_frames(frames), **values)
@@ -122,19 +158,26 @@ def _setting(name: str, group: str) -> Parameter:
         metavar=metavar,
         help=text,
         rich_help_panel=group,
-        show_default="the backbone's own" if field.default is None else True,
+        show_default=OWN if _is_own(field) else field.default is not None,
     )
-    kind = str | None if name == "tile" else get_type_hints(RestoreConfig)[name]
+    kind = str | None if name in SIZES else get_type_hints(RestoreConfig)[name]
     return _parameter(name, Annotated[kind, option], field.default)
 
 
-def parse_tile(text: str | None) -> tuple[int, int] | None:
-    """ "96x64" as (width, height)."""
+def _is_own(field: Field[Any]) -> bool:
+    """Whether the backbone decides unless the user does."""
+    return field.default is None and field.name != "prompt_embeds"
+
+
+def parse_size(name: str, text: str | None) -> tuple[int, int] | None:
+    """ "96x64" as (width, height); `name` is the setting's."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text.strip())
     if not match:
-        raise ConfigError(f"--tile is {text!r}: WIDTHxHEIGHT is expected, such as 96x96 or 0x0")
+        raise ConfigError(
+            f"{name} is {text!r}: WIDTHxHEIGHT is expected, such as 96x96, or 0x0 for all"
+        )
     return int(match[1]), int(match[2])
 
 

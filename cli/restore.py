@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from .progress import make_reporter
 from .signals import Stopped
 
 _OUTPUT = "Output"
+VIDEO_CODEC = "h264"
+TINY = "tiny"
 
 
 @with_settings
@@ -47,10 +50,11 @@ def restore(
         str,
         typer.Option(
             metavar="h264|hevc|prores|ffv1|av1",
-            help="Codec of a video; ffv1 is lossless.",
+            help="Codec of a video; ffv1 is lossless. tiny, which is none of a video, is short "
+            "for --vae tiny.",
             rich_help_panel=_OUTPUT,
         ),
-    ] = "h264",
+    ] = VIDEO_CODEC,
     crf: Annotated[
         int | None,
         typer.Option(
@@ -79,6 +83,8 @@ def restore(
     ] = "auto",
 ) -> None:
     """Restore a video or a sequence of pictures."""
+    if codec == TINY:
+        codec, config = VIDEO_CODEC, _with_tiny_vae(config)
     output: dict[str, Any] = {"codec": codec, "crf": crf, "overwrite": overwrite}
     with make_reporter(progress) as reporter:
         from ..engine.restorer import Restorer
@@ -100,6 +106,12 @@ def restore(
         if report is not None:
             _write_report(report, done)
         reporter.finish(done)
+
+
+def _with_tiny_vae(config: RestoreConfig) -> RestoreConfig:
+    if config.vae not in ("auto", TINY):
+        raise ConfigError(f"vae is {config.vae!r}, and --codec tiny asks for another one")
+    return replace(config, vae=TINY)
 
 
 def _check(

@@ -21,14 +21,19 @@ ISSUE = {
     "tile", "tile-overlap", "runtime", "device", "dtype", "frames", "overwrite", "codec", "crf",
     "report", "progress", "offline", "debug",
 }
+EMBED = {
+    "output", "prompt", "negative-prompt", "overwrite", "device", "dtype", "offline", "debug",
+    "help", "prompt-embeds",
+}
 # fmt: on
 MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "help"}
+MODELS = {"vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 
 
 def test_help_has_every_option(cli) -> None:
     result = cli("restore", "--help")
     assert (result.code, result.err) == (0, "")
-    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE
+    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE | MODELS
     assert "backbone's own" in result.out and "WxH" in result.out
 
 
@@ -37,10 +42,16 @@ def test_every_setting_is_an_option() -> None:
     assert sorted(listed) == sorted(field.name for field in fields(RestoreConfig))
 
 
+def test_help_of_embed(cli) -> None:
+    result = cli("embed", "--help")
+    assert (result.code, result.err) == (0, "")
+    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == EMBED
+
+
 def test_commands(cli) -> None:
     result = cli("--help")
     assert result.code == 0 and "Exit codes" in result.out
-    assert all(name in result.out for name in ("restore", "plan", "info", "--version"))
+    assert all(name in result.out for name in ("restore", "plan", "embed", "info", "--version"))
     shown = cli()
     assert shown.code == 2 and "Usage" in shown.out + shown.err
     assert cli("--version").out == f"dtg-restore {dtg_restore.__version__}\n"
@@ -62,8 +73,12 @@ sys.exit(code)
     [
         (["--help"], 0),
         (["restore", "--help"], 0),
+        (["embed", "--help"], 0),
+        (["embed", "model", "-o", "file.txt"], 2),
         (["restore", "a.mp4", "b.mp4", "--steps", "0"], 2),
         (["restore", "a.mp4", "b.mp4", "--tile", "big"], 2),
+        (["restore", "a.mp4", "b.mp4", "--vae-tile", "big"], 2),
+        (["restore", "a.mp4", "b.mp4", "--codec", "tiny", "--vae", "other"], 2),
     ],
 )
 def test_answers_without_the_heavy_libraries(

@@ -63,6 +63,7 @@ def test_bad_choice_of_kernels_is_shown(cli, monkeypatch: pytest.MonkeyPatch) ->
 def test_for_people(cli) -> None:
     lines = cli("info").out.splitlines()
     assert [line for line in lines if not line.startswith(" ")] == [
-        "Hardware", "Versions", "Backbones", "Super-resolution", "Runtimes", "Codecs",
-        "Optional packages", "Kernels",
+        "Hardware", "Versions", "Backbones", "Super-resolution",
+        "Families of backbones, by path or hub id", "Runtimes", "Codecs", "Optional packages",
+        "Kernels",
     ]  # fmt: skip

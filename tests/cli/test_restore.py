@@ -73,16 +73,26 @@ def test_settings_reach_the_engine(cli, files, tmp_path: Path) -> None:
         "schedule": "cosine", "kappa": 5.0, "space": "velocity", "tau_floor": 0.3,
         "prompt": "null", "negative_prompt": "degraded", "seed": 12, "solver": "heun",
         "shift": 1.5, "chunk": 6, "overlap": 2, "tile_overlap": 4, "tile_batch": 2,
-        "runtime": "eager", "device": "cpu", "dtype": "fp32",
+        "runtime": "eager", "device": "cpu", "dtype": "fp32", "vae": "auto", "offload": "none",
+        "weights": "auto", "prompt_embeds": "unused.safetensors",
     }  # fmt: skip
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
-    flags = ["--alpha-clip", "--offline", "--tile", "0x16", "--report", "r.json"]
+    flags = [
+        "--alpha-clip",
+        "--offline",
+        "--tile",
+        "0x16",
+        "--vae-tile",
+        "64x0",
+        "--report",
+        "r.json",
+    ]
     common = ["--progress", "none", "--frames", "0-1"]
     result = cli("restore", files.clip, "o.mkv", *files.models, *words, *flags, *common)
     assert (result.code, result.err) == (0, "")
     settings = json.loads((tmp_path / "r.json").read_text())["settings"]
     models = {"backbone": files.backbone, "sr": files.sr}
-    assert settings == options | models | {"alpha_clip": True, "tile": [0, 16]}
+    assert settings == options | models | {"alpha_clip": True, "tile": [0, 16], "vae_tile": [64, 0]}
 
 
 def test_report(cli, files, tmp_path: Path) -> None:
