@@ -17,6 +17,7 @@ PACKAGE = "dtg_restore"
 # A folder may import from the folders before it.  The root only holds the version and lazy names.
 LAYERS = ["", "kernels", "engine", "export", "cli", "bench"]
 OPTIONAL = ["triton", "tensorrt", "flash_attn", "xformers", "onnx", "onnxruntime"]
+OPTIONAL += ["diffusers", "transformers", "huggingface_hub", "ftfy"]
 # Loaded by the choice of an implementation, never by an import of the package.
 BEHIND_A_CHOICE = "dtg_restore.kernels.triton"
 

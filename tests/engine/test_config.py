@@ -32,6 +32,9 @@ RUN = {
     "tile_batch": [0, 100_001, "4"],
     "overlap": [-1, 100_001, 0.5],
     "tile_overlap": [-1, 100_001],
+    "offload": ["layer", None, True],
+    "weights": ["int4", None, "fp16"],
+    "vae_tile": [(-8, 8), (8,), "96x96"],
     "tile": [(-8, 8), (8, -8), (8,), (8, 8, 8), 96, "96x96", (96.5, 96), (100_001, 8)],
 }
 
@@ -54,7 +57,8 @@ def test_run_settings_out_of_range(name: str, value: Any) -> None:
 
 
 def test_every_number_and_choice_is_covered_above() -> None:
-    free = {"backbone", "sr", "prompt", "negative_prompt", "runtime", "device", "alpha_clip"}
+    free = {"backbone", "vae", "sr", "prompt", "negative_prompt", "prompt_embeds"}
+    free |= {"runtime", "device", "alpha_clip"}
     assert {f.name for f in dataclasses.fields(RestoreConfig)} - free == {*SAMPLER, *RUN}
     assert {f.name for f in dataclasses.fields(DTG)} - free == set(SAMPLER)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.backbones.blocks import Conditioning
+from dtg_restore.engine.backbones.dit import Conditioning
 from dtg_restore.engine.backbones.mini import TAGS, MiniBackbone, MiniDiT
 from dtg_restore.engine.config import DTG
 from dtg_restore.engine.guidance import TiledBranches

@@ -115,8 +115,8 @@ def test_trim_and_join_by_hand() -> None:
     assert [f.item() for f in trim(pairs, 1, 3)] == [1, 2]
     assert [f.item() for f in trim(pairs, 3, None)] == [3, 4]
     parts = [
-        (Chunk(2, 8, 12, 4), torch.zeros(4, 3, 1, 1)),
-        (Chunk(3, 12, 13, 4), torch.ones(1, 3, 1, 1)),
+        (Chunk(2, 8, 12), torch.zeros(4, 3, 1, 1)),
+        (Chunk(3, 12, 13), torch.ones(1, 3, 1, 1)),
     ]
     joined = [(n, frame.mean().item()) for n, frame in join(parts, 4)]
     assert joined == [(8, 0), (9, 0), (10, 0), (11, 0), (12, 1)]

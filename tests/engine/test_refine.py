@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dtg_restore.engine.backbones.facts import MINI
 from dtg_restore.engine.backbones.mini import PHASES, TAGS, MiniBackbone, MiniDiT
+from dtg_restore.engine.codecs.pixels import PixelCodec
 from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import OutOfMemory
 from dtg_restore.engine.plan import make_plan
@@ -28,8 +30,8 @@ def refine(
     settings = {"chunk": 4, "overlap": 2, "tile": (0, 0), "t_start": 0.5, "steps": 2} | settings
     config = RestoreConfig(**settings)
     plan = make_plan(config, *frames.shape[-2:])
-    chunk = chunk or Chunk(0, 0, len(frames), plan.grid.length)
-    return Refiner(backbone, config, plan)(frames, chunk)
+    chunk = chunk or Chunk(0, 0, len(frames))
+    return Refiner(backbone, PixelCodec(backbone.device), config, plan)(frames, chunk)
 
 
 def by_hand(
@@ -37,7 +39,7 @@ def by_hand(
 ) -> Tensor:
     """DESIGN 2 in x_0 space, step by step, with explicit predictions."""
     z = (2 * frames - 1).transpose(0, 1)[None]
-    table = nodes(config.dtg(MiniBackbone.facts.defaults))
+    table = nodes(config.dtg(MINI.defaults))
     noise = gaussian_noise(config.seed, start, len(frames), 3, *frames.shape[-2:], device="cpu")
     x = (1 - table[0].t) * z + table[0].t * noise
     for i, (here, there) in enumerate(pairwise(table)):
@@ -67,7 +69,7 @@ def test_against_the_method_by_hand(
 ) -> None:
     settings = {"t_start": 0.5, "steps": 5, "delta0": 0.2, "alpha0": 2.0, "space": "x0", "seed": 3}
     frames, config = clip(4, 16, 24), RestoreConfig(**settings)
-    got = refine(backbone, frames, Chunk(7, 14, 18, 4), **settings, **prompts)
+    got = refine(backbone, frames, Chunk(7, 14, 18), **settings, **prompts)
     want = by_hand(network, frames, config, 14, tags)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
     assert (want - frames).abs().mean() > 0.02
@@ -102,8 +104,8 @@ def test_cfg_sees_one_time_and_scale_alpha(
 
 def test_noise_is_where_the_chunk_is(backbone: MiniBackbone, clip: Clip) -> None:
     frames = clip(4, 8, 8)
-    here, again = (refine(backbone, frames, Chunk(0, 0, 4, 4)) for _ in range(2))
-    there = refine(backbone, frames, Chunk(1, 2, 6, 4))
+    here, again = (refine(backbone, frames, Chunk(0, 0, 4)) for _ in range(2))
+    there = refine(backbone, frames, Chunk(1, 2, 6))
     assert torch.equal(here, again)
     assert (here - there).abs().max() > 1e-3
 
@@ -115,7 +117,7 @@ def test_shape_range_and_padding(
 ) -> None:
     frames = clip(count, *size)
     before = frames.clone()
-    got = refine(backbone, frames, Chunk(0, 0, count, 4))
+    got = refine(backbone, frames, Chunk(0, 0, count))
     assert got.shape == frames.shape and got.dtype == torch.float32
     assert got.min() >= 0 and got.max() <= 1 and torch.equal(frames, before)
     assert got.untyped_storage().data_ptr() != frames.untyped_storage().data_ptr()
@@ -126,7 +128,7 @@ def test_padding_is_reflection(backbone: MiniBackbone, clip: Clip) -> None:
     frames = clip(3, 8, 7)
     whole = torch.cat((frames, frames[1:2]))
     whole = torch.cat((whole, whole[..., -2:-1]), dim=-1)
-    got, want = refine(backbone, frames, Chunk(0, 0, 3, 4)), refine(backbone, whole)
+    got, want = refine(backbone, frames, Chunk(0, 0, 3)), refine(backbone, whole)
     assert torch.equal(got, want[:3, :, :, :7])
 
 
@@ -190,7 +192,8 @@ def test_out_of_memory_suggests_a_smaller_tile(
 
 def test_steps_are_told(backbone: MiniBackbone, clip: Clip) -> None:
     config = RestoreConfig(chunk=4, overlap=2, steps=3, t_start=0.3)
-    refiner, seen = Refiner(backbone, config, make_plan(config, 8, 8)), []
-    refiner(clip(4, 8, 8), Chunk(0, 0, 4, 4), seen.append)
+    plan, seen = make_plan(config, 8, 8), []
+    refiner = Refiner(backbone, PixelCodec(backbone.device), config, plan)
+    refiner(clip(4, 8, 8), Chunk(0, 0, 4), seen.append)
     assert [(info.step, info.num_steps) for info in seen] == [(1, 3), (2, 3), (3, 3)]
     assert [info.t for info in seen] == pytest.approx([0.3, 0.2, 0.1])

@@ -24,7 +24,7 @@ def worker(restorer: Restorer, frames: Tensor, start: int, stop: int | None) -> 
     """What a worker does that was given the range: it reads from its first chunk on."""
     plan = restorer.plan(*frames.shape[-2:])
     assert plan is not None and restorer.backbone is not None
-    refiner = Refiner(restorer.backbone, restorer.config, plan)
+    refiner = Refiner(restorer.backbone, restorer.codec, restorer.config, plan)
     source = iter(frames[first_frame(start, plan.grid) :])
     restored = restore_frames(source, start, stop, refiner, plan.grid, restorer.sr, Clock())
     return torch.stack(list(restored))

@@ -21,7 +21,7 @@ def test_every_frame_is_in_one_chunk_or_in_two_neighbours(length: int, overlap: 
         covering = [0] * num_frames
         for chunk in chunks:
             assert 0 <= chunk.start < chunk.stop <= num_frames
-            assert chunk.stop - chunk.start <= chunk.length == length
+            assert chunk.stop - chunk.start <= length
             for frame in range(chunk.start, chunk.stop):
                 covering[frame] += 1
         assert set(covering) <= {1, 2}

@@ -191,7 +191,7 @@ def test_metadata(pair: tuple[MiniBackbone, Path]) -> None:
     found = read_metadata(path)
     assert (found["kind"], found["name"], found["precision"]) == ("backbone", "mini", "float32")
     assert json.loads(found["config"]) == backbone.network.describe()
-    assert json.loads(found["facts"])["multiple_of"] == [2, 8]
+    assert json.loads(found["facts"])["patch"] == [2, 8, 8]
     assert json.loads(found["shape"]) == {"batch": 2, "frames": 4, "height": 16, "width": 24}
     assert found["weights_sha256"] == weights_sha256(make_backbone(depth=1).network)
 

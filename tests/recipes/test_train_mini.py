@@ -71,7 +71,7 @@ def test_shipped_weights_load_as_a_backbone(recipe, tmp_path, monkeypatch) -> No
     (tmp_path / "log.jsonl").write_text('{"step": 2}\n')
     ship = tmp_path / "mini.safetensors"
     recipe.ship(argparse.Namespace(work=tmp_path, learning_rate=3e-3, seed=0, ship=ship))
-    network = load_mini(torch.device("cpu"), torch.float32, path=ship).network
+    network = load_mini(ship, torch.device("cpu"), torch.float32).network
     for mine, theirs in zip(network.parameters(), run.average.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
 

@@ -16,8 +16,8 @@ from dtg_restore.engine.backbones.blocks import (
     rms_norm,
     rope_3d,
     rotate,
-    timestep_embedding,
 )
+from dtg_restore.engine.backbones.dit import timestep_embedding
 
 CPU = torch.device("cpu")
 
@@ -114,10 +114,13 @@ def test_self_attention(attention: Attention) -> None:
     assert (got - naive_attention(attention, x, x)).abs().max() > 1e-3  # the rotation matters
 
 
-def test_cross_attention_and_its_broadcast(attention: Attention) -> None:
-    x, tokens = rand(2, 7, 48), rand(1, 4, 48, seed=1)
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_cross_attention_shares_rows_between_consecutive_samples(
+    attention: Attention, rows: int
+) -> None:
+    x, tokens = rand(4, 7, 48), rand(rows, 4, 48, seed=1)
     got = attention(x, None, attention.keys_values(tokens))
-    want = naive_attention(attention, x, tokens.expand(2, -1, -1))
+    want = naive_attention(attention, x, tokens.repeat_interleave(4 // rows, 0))
     torch.testing.assert_close(got, want, rtol=0, atol=2e-6)
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.backbones import facts_of, load_backbone
+from dtg_restore.engine.backbones import facts_of, load_backbone, load_codec
+from dtg_restore.engine.backbones.facts import MINI
 from dtg_restore.engine.backbones.mini import (
     PHASES,
     TAGS,
@@ -21,7 +22,7 @@ from dtg_restore.engine.backbones.mini import (
 )
 from dtg_restore.engine.checkpoint import load_checkpoint, save_checkpoint
 from dtg_restore.engine.codecs import patch
-from dtg_restore.engine.config import DTG
+from dtg_restore.engine.config import DTG, RestoreConfig
 from dtg_restore.engine.errors import ConfigError, EngineError
 from dtg_restore.engine.schedule import nodes
 
@@ -88,7 +89,8 @@ def test_velocity_is_the_preconditioned_prediction(network: MiniDiT, t: float) -
     z = patch.encode(x)
     c_skip, c_out, c_in = (c.float() for c in coefficients(network, t))
     centred = z - (1 - t) * network.mean
-    f = network._network(c_in * centred, condition)
+    grid = z.shape[1:4]
+    f = network.tokens((c_in * centred).flatten(1, 3), grid, condition).unflatten(1, grid)
     assert f.std() > 0.1  # the network says something
     x0 = patch.decode(network.mean + c_skip * centred + c_out * f)
     got = network(x, times, condition)
@@ -147,8 +149,8 @@ def test_context_is_the_direct_condition(backbone: MiniBackbone, index: int) -> 
     torch.testing.assert_close(got.modulation, want.modulation, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got.final, want.final, rtol=1e-5, atol=1e-5)
     for (k, v), (k_want, v_want) in zip(got.keys_values, want.keys_values, strict=True):
-        torch.testing.assert_close(k, k_want, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(v, v_want, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(k.repeat_interleave(2, 0), k_want, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(v.repeat_interleave(2, 0), v_want, rtol=1e-5, atol=1e-5)
     assert got.phase == want.phase
     x = pixels(4)
     torch.testing.assert_close(
@@ -199,11 +201,11 @@ def test_inference_leaves_training_possible(network: MiniDiT) -> None:
 
 
 def test_checkpoint_round_trip(network: MiniDiT, weights: Path) -> None:
-    loaded = load_mini(CPU, torch.float32, weights)
+    loaded = load_mini(weights, CPU, torch.float32)
     assert loaded.network.config == network.config
     for key, value in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[key], value.half().float()), key
-    assert load_backbone(str(weights), CPU, torch.float32).network.config == network.config
+    assert load_backbone(named(str(weights)), CPU, torch.float32).network.config == network.config
 
 
 def test_missing_unexpected_and_misshapen_keys_are_named(network: MiniDiT, tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_missing_unexpected_and_misshapen_keys_are_named(network: MiniDiT, tmp_p
     state["mean"] = torch.zeros(383)
     save_checkpoint(path, state, network.describe(), {})
     with pytest.raises(EngineError) as caught:
-        load_mini(CPU, torch.float32, path)
+        load_mini(path, CPU, torch.float32)
     message = str(caught.value)
     assert "bad.safetensors" in message
     assert "missing proj_out.bias" in message
@@ -243,7 +245,7 @@ def test_configuration_of_another_class(
     path = tmp_path / "other.safetensors"
     save_checkpoint(path, network.state_dict(), config, {})
     with pytest.raises(EngineError, match=r"other\.safetensors is not of the mini class"):
-        load_mini(CPU, torch.float32, path)
+        load_mini(path, CPU, torch.float32)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, -1])
@@ -251,20 +253,35 @@ def test_damaged_file(weights: Path, tmp_path: Path, keep: int) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes(weights.read_bytes()[:keep])
     with pytest.raises(EngineError, match=r"cut\.safetensors"):
-        load_mini(CPU, torch.float32, path)
+        load_mini(path, CPU, torch.float32)
 
 
 def test_absent_file_and_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="absent"):
-        load_backbone(str(tmp_path / "absent.safetensors"), CPU, torch.float32)
+        load_backbone(named(tmp_path / "absent.safetensors"), CPU, torch.float32)
     with pytest.raises(ConfigError, match=r"'mimi'.*did you mean 'mini'"):
-        load_backbone("mimi", CPU, torch.float32)
-    with pytest.raises(ConfigError, match="no backbone"):
-        load_backbone(str(tmp_path), CPU, torch.float32)
+        load_backbone(named("mimi"), CPU, torch.float32)
+    with pytest.raises(EngineError, match="no folder of a model"):
+        load_backbone(named(tmp_path), CPU, torch.float32)
+    with pytest.raises(ConfigError, match="is no backbone"):
+        load_backbone(named(__file__), CPU, torch.float32)
+    with pytest.raises(ConfigError, match="vae is 'tiny': mini works on pixels"):
+        load_codec(RestoreConfig(vae="tiny"), CPU, torch.float32)
+
+
+def named(backbone: str | Path) -> RestoreConfig:
+    return RestoreConfig(backbone=str(backbone))
+
+
+def test_facts_of_other_sizes_are_those_of_the_file(network: MiniDiT, weights: Path) -> None:
+    facts = facts_of(str(weights))
+    assert facts.parameters == sum(p.numel() for p in network.parameters()) != MINI.parameters
+    assert (facts.width, facts.depth, facts.ffn_width) == (48, 1, 96)
 
 
 def test_facts_are_those_of_the_code() -> None:
     facts = facts_of("mini")
+    assert facts == MINI
     network = MiniDiT(MiniConfig())
     assert facts.parameters == sum(p.numel() for p in network.parameters())
     assert facts.patch == patch.BLOCK
