@@ -67,6 +67,7 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     scale = sr.scale if sr else 1
     speed = matmul_flops(resolve_device(config.device))
     span = None if count is None else (start, start + count)
+    cost = estimate(plan, sr, extent, span, info.num_frames, speed)
     return {
         "input": {
             "path": source,
@@ -84,9 +85,23 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
         "settings": asdict(config),
         "guidance": asdict(guidance) if guidance else None,
         "plan": describe(plan) if plan else None,
-        "estimate": estimate(plan, sr, extent, span, info.num_frames, speed),
+        "estimate": cost,
+        "fits": fits(config, plan, cost["memory_bytes"]),
         "warnings": warnings,
     }
+
+
+def fits(config: RestoreConfig, plan: Any, needed: int) -> dict[str, Any]:
+    """The memory that is there, whether it suffices, and the settings that would help."""
+    from ..engine.devices import resolve_device
+    from ..engine.memory import memory_size
+    from ..engine.plan import what_fits
+
+    there = memory_size(resolve_device(config.device))
+    if there is None or needed <= there or plan is None:
+        return {"memory_bytes": there, "fits": None if there is None else needed <= there}
+    helps = what_fits(config, plan, there - (needed - plan.memory.device))
+    return {"memory_bytes": there, "fits": False, "settings": helps, "tile": plan.smaller_tile}
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
@@ -97,7 +112,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         _row("output", f"{output['width']}x{output['height']}, {_range(facts)}"),
         *_refinement(facts),
         _row("super-resolution", _upscaling(facts)),
-        _row("memory", f"about {size(cost['memory_bytes'])}, and the libraries themselves"),
+        _row("memory", _memory(cost["memory_bytes"], facts["fits"])),
         _row("time", _time(cost)),
         *(_row("warning", text) for text in facts["warnings"]),
     ]
@@ -146,6 +161,22 @@ def _refinement(facts: dict[str, Any]) -> list[str]:
 
 def _upscaling(facts: dict[str, Any]) -> str:
     return facts["settings"]["sr"]
+
+
+def _memory(needed: int, fit: dict[str, Any]) -> str:
+    text = f"about {size(needed)}, and the libraries themselves"
+    if fit["fits"] is not False:
+        return text
+    text += f": more than the {size(fit['memory_bytes'])} that are there; "
+    if fit.get("settings"):
+        return (
+            text
+            + " ".join(f"--{name} {value}" for name, value in fit["settings"].items())
+            + " fits"
+        )
+    if fit.get("tile"):
+        return text + "try --tile {}x{} or a smaller --chunk".format(*fit["tile"])
+    return text + "try a smaller --chunk"
 
 
 def _time(cost: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def load_config(path: str | os.PathLike) -> dict[str, Any]:
 def is_ours(path: str | os.PathLike) -> bool:
     """Whether a file, if it can be read at all, is one of `save_checkpoint`; true if it cannot."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:  # which maps a file of any size
             return "config" in (file.metadata() or {})
     except (SafetensorError, ValueError, OSError):
         return True  # the loader says what is wrong with it

@@ -14,8 +14,9 @@ import torch
 from .backbones import facts_of
 from .backbones.base import BackboneFacts
 from .config import RestoreConfig
-from .devices import resolve_dtype
+from .devices import resolve_device, resolve_dtype
 from .errors import ConfigError
+from .memory import Memory, Work, memory_of, remedy
 from .schedule import nodes
 from .sr import SRFacts
 from .sr.frames import TILE
@@ -24,7 +25,6 @@ from .types import Tile
 
 # Seen in runs of `mini` on a CPU: the share of the matrix peak that a whole run reaches.
 EFFICIENCY = 0.5
-FRAME_BUFFERS = 8  # x, its successor, noise, two velocities, input, output, one spare
 UPSCALE_FLOATS = 200  # that the super-resolution net holds at once for a pixel of its tile
 UPSCALED_FRAMES = 4  # the result and the writer's conversions of it
 
@@ -45,7 +45,7 @@ class Plan:
     tile_batch: int
     evaluations: int
     flops_per_chunk: float
-    memory_bytes: int
+    memory: Memory
 
     def padded_frames(self, count: int) -> int:
         """What the backbone sees of a chunk of `count` frames: the next count that it takes."""
@@ -69,6 +69,7 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
     """Cut frames of height x width as `config` says, the backbone's defaults filling what it leaves
     open.  ConfigError where chunk, overlap and tile contradict each other."""
     facts = facts_of(config.backbone)
+    device = resolve_device(config.device)
     multiple = facts.multiple_of[1]
     padded = (round_up(height, multiple), round_up(width, multiple))
     grid = chunk_grid(config, facts)
@@ -93,7 +94,13 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
         tile_batch=batch,
         evaluations=evaluations,
         flops_per_chunk=per_tile * len(cut) * evaluations,
-        memory_bytes=_memory(facts, grid, padded, cut[0], min(batch, len(cut))),
+        memory=memory_of(
+            facts,
+            config,
+            _work(facts, config, grid.length, padded, cut, batch),
+            device,
+            resolve_dtype(config.dtype, device),
+        ),
     )
 
 
@@ -131,13 +138,31 @@ def count_evaluations(config: RestoreConfig, facts: BackboneFacts) -> int:
     return sum(1 + (node.w_uncond != 0) for node in visited)
 
 
-def _memory(
-    facts: BackboneFacts, grid: ChunkGrid, padded: tuple[int, int], tile: Tile, batch: int
-) -> int:
-    pixels = grid.length * padded[0] * padded[1] * 3
-    tokens = 2 * batch * facts.tokens(grid.length, tile.height, tile.width)
-    activations = tokens * facts.width * facts.live_channels
-    return int(4 * (facts.parameters + FRAME_BUFFERS * pixels + activations))
+def _work(
+    facts: BackboneFacts,
+    config: RestoreConfig,
+    frames: int,
+    padded: tuple[int, int],
+    cut: list[Tile],
+    batch: int,
+) -> Work:
+    height, width = padded
+    columns, rows = config.vae_tile or (0, 0)
+    return Work(
+        frames=frames,
+        height=height,
+        width=width,
+        tokens=2 * min(batch, len(cut)) * facts.tokens(frames, cut[0].height, cut[0].width),
+        codec_pixels=min(rows or height, height) * min(columns or width, width),
+    )
+
+
+def what_fits(config: RestoreConfig, plan: Plan, budget: int) -> dict[str, Any] | None:
+    """Settings with which stage one fits into `budget` bytes: {} for those of `config`, None where
+    smaller tiles or chunks are the only way."""
+    facts, device = facts_of(config.backbone), resolve_device(config.device)
+    work = _work(facts, config, plan.grid.length, plan.padded_size, plan.tiles, plan.tile_batch)
+    return remedy(facts, config, work, device, resolve_dtype(config.dtype, device), budget)
 
 
 def estimate(
@@ -158,7 +183,7 @@ def estimate(
     num_frames : length of the clip, None = the range's stop.
     flops_per_second : of the machine, see `matmul_flops`.
     """
-    memory = (plan.memory_bytes if plan else 0) + upscale_memory(sr, *size)
+    memory = (plan.memory.device if plan else 0) + upscale_memory(sr, *size)
     costs: dict[str, Any] = {"memory_bytes": memory, "machine_flops_per_second": flops_per_second}
     if frames is None:
         return costs | dict.fromkeys(
@@ -212,5 +237,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "tile_batch": plan.tile_batch,
         "evaluations": plan.evaluations,
         "flops_per_chunk": plan.flops_per_chunk,
-        "memory_bytes": plan.memory_bytes,
+        "memory": plan.memory.describe(),
     }

@@ -26,8 +26,10 @@ from .runtimes import on_runtime
 from .sr import SuperResolver, load_sr
 
 # Settings that decide what is loaded.
-LOADED = ("backbone", "vae", "vae_tile", "prompt_embeds", "offload", "weights")
-LOADED += ("sr", "runtime", "device", "dtype")
+LOADED = (
+    *("backbone", "vae", "vae_tile", "prompt_embeds", "offload", "weights"),
+    *("sr", "runtime", "device", "dtype"),
+)
 
 
 @dataclass(frozen=True)

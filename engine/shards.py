@@ -7,11 +7,16 @@ next one is looked at.  A model is never held twice.
 from __future__ import annotations
 
 import json
+import mmap
+import struct
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -19,7 +24,12 @@ from .errors import EngineError
 
 Shape = tuple[int, ...]
 Rename = Callable[[str], str]
-FLOATS = {"F64", "F32", "F16", "BF16"}
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 NAMED = 8  # keys of one kind that an error lists before it counts the rest
 
 
@@ -36,13 +46,35 @@ class Shards:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor, mapped from disk, file by file."""
-        for path, keys in self.files.items():
+        for path in self.files:
             try:
-                with safe_open(path, framework="pt") as file:
-                    for key in keys:
-                        yield key, file.get_tensor(key)
-            except (SafetensorError, OSError) as error:
+                yield from _mapped(path)
+            except (SafetensorError, OSError, ValueError) as error:
                 raise EngineError(f"{path} cannot be read: {error}") from error
+
+
+def _mapped(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a file as a view of its read-only mapping, to be copied before it is used.
+
+    The library's own torch tensors lie in a writable mapping, which the system refuses for a file
+    that is larger than its memory.
+    """
+    with _open(path) as header, path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        place = 8 + struct.unpack("<Q", mapping[:8])[0]  # the length of the header, the header
+        for key in header.offset_keys():
+            part = header.get_slice(key)
+            dtype, shape = DTYPES[part.get_dtype()], part.get_shape()
+            count = prod(shape)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*not writable")
+                flat = torch.frombuffer(mapping, dtype=dtype, count=count, offset=place)
+            yield key, flat.view(shape)
+            place += count * dtype.itemsize
+
+
+def _open(path: Path) -> Any:
+    return safe_open(path, framework="np")  # of the header alone: it maps the file read-only
 
 
 def open_shards(source: Path) -> Shards:
@@ -89,10 +121,10 @@ def _header(path: Path) -> dict[str, Shape]:
         raise EngineError(f"no weights at {path}")
     shapes = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with _open(path) as file:
             for key in file.keys():  # noqa: SIM118
                 part = file.get_slice(key)
-                if part.get_dtype() not in FLOATS:
+                if part.get_dtype() not in DTYPES:
                     raise EngineError(
                         f"{key} in {path} is {part.get_dtype()}: quantised weights are not read, "
                         "take the bf16, fp16 or fp32 ones"
@@ -150,7 +182,7 @@ def load_into(
     """Give `module`, built on the meta device, its tensors one by one.
 
     `place` gets the module's name of a tensor and the mapped tensor, and returns what is to stand
-    there: the tensor on its device and in its dtype.  Call `check_keys` before.
+    there: a copy on its device and in its dtype.  Call `check_keys` before.
     """
     for key, tensor in shards.tensors():
         name = rename(key)

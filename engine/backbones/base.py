@@ -27,6 +27,8 @@ class BackboneFacts:
     patch : latent frames, rows and columns that make one token.
     width, depth, ffn_width, context_tokens : size of the transformer, for the cost estimate.
     live_channels : values held at once by a pass, per token and channel of the width; measured.
+    can_wait : whether weights may wait on the host or be quantised (`offload`, `weights`).
+    experts : the times from which on each of the transformers is used; they are of one size.
     chunk, overlap, tile, tile_overlap, tile_batch : what the planner takes unless told otherwise,
         in frames and pixels.
     defaults : the guidance settings that suit it.
@@ -50,6 +52,8 @@ class BackboneFacts:
     defaults: DTG
     prompt: str
     negative_prompt: str
+    can_wait: bool = False
+    experts: tuple[float, ...] = (0.0,)
 
     @property
     def multiple_of(self) -> tuple[int, int]:

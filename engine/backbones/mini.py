@@ -99,8 +99,8 @@ class MiniDiT(DiT):
         a, sd = 1 - t, self.sd
         den = a * a * sd * sd + t * t
         centred = z - a * self.mean
-        f = self.tokens((centred * den.rsqrt()).flatten(1, 3), z.shape[1:4], condition)
-        f = f.unflatten(1, z.shape[1:4])
+        grid = (z.shape[1], z.shape[2], z.shape[3])
+        f = self.tokens((centred * den.rsqrt()).flatten(1, 3), grid, condition).unflatten(1, grid)
         v = (t - a * sd * sd) / den * centred - self.mean - sd * den.rsqrt() * f
         return patch.decode(v, condition.phase)
 

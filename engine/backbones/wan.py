@@ -27,20 +27,25 @@ from .wan_dit import WanDiT
 from .wan_layout import Expert, experts
 from .wan_weights import check, read
 
-# By the channels of the latents, which tell the two codecs apart.
+# By the channels of the latents, which tell the two codecs apart; bench/results/codec_wan.json.
 CODECS = {
-    16: CodecFacts("wan-vae-2.1", channels=16, frames=4, pixels=8, causal=True),
-    48: CodecFacts("wan-vae-2.2", channels=48, frames=4, pixels=16, causal=True),
+    16: CodecFacts("wan-vae-2.1", 16, 4, 8, True, parameters=126_892_531, live_values=4670),
+    48: CodecFacts("wan-vae-2.2", 48, 4, 16, True, parameters=704_688_668, live_values=2340),
 }
 TEXT_TOKENS = 512
-LIVE_CHANNELS = 15.0  # see bench/results/wan_memory.json
+
+
+def live_channels(dim: int, ffn_dim: int) -> float:
+    """What a pass holds per token and channel, in self-attention or in the feed-forward layer,
+    whichever is more; bench/results/wan_memory.json."""
+    return max(12.1, 2 * ffn_dim / dim + 4.2)
 
 
 class Part(NamedTuple):
     """Consecutive samples of a batch that one expert evaluates."""
 
     network: WanDiT
-    count: int
+    samples: int
     condition: Conditioning
 
 
@@ -111,7 +116,7 @@ class WanBackbone:
 
     @torch.inference_mode()
     def velocity(self, x: Tensor, t: Tensor, condition: tuple[Part, ...]) -> Tensor:
-        batches = x.split([part.count for part in condition])
+        batches = x.split([part.samples for part in condition])
         parts = [p.network(z, p.condition) for p, z in zip(condition, batches, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -152,7 +157,7 @@ class WanFamily:
             depth=config.depth,
             ffn_width=config.ffn_dim,
             context_tokens=TEXT_TOKENS,
-            live_channels=LIVE_CHANNELS,
+            live_channels=live_channels(config.dim, config.ffn_dim),
             chunk=81,
             overlap=9,
             tile=(832, 480),
@@ -161,6 +166,8 @@ class WanFamily:
             defaults=TEXT_DEFAULTS,
             prompt=RESTORATION_PROMPT,
             negative_prompt=RESTORATION_NEGATIVE,
+            can_wait=True,
+            experts=tuple(expert.t_from for expert in found),
         )
 
     def backbone(

@@ -41,7 +41,7 @@ def read(expert: Expert, config: RestoreConfig, device: torch.device, dtype: tor
         if name == "patch_embedding.weight":
             tensor = tensor.flatten(1)  # a convolution whose stride is its size
         in_fp32 = any(part in name for part in IN_FP32)
-        return tensor.to(target, torch.float32 if in_fp32 else dtype, copy=target == HOST)
+        return tensor.to(target, torch.float32 if in_fp32 else dtype, copy=True)
 
     load_into(network, expert.shards, expert.rename, place)
     if config.offload == "block":

@@ -19,6 +19,8 @@ class CodecFacts:
     channels : of the latents.
     frames, pixels : how many frames, and rows or columns, make one latent cell.
     causal : the first latent frame holds one frame alone, so that a clip has `frames * k + 1`.
+    parameters : of the network.
+    live_values : held at once while decoding, per pixel of a frame or tile; measured.
     """
 
     name: str
@@ -26,6 +28,8 @@ class CodecFacts:
     frames: int
     pixels: int
     causal: bool
+    parameters: int = 0
+    live_values: float = 0.0
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of that many frames, which must obey the frame rule."""

@@ -72,7 +72,7 @@ def load_wan_vae(
     with torch.device("meta"):
         vae = WanVae(config)
     check_keys(shards, vae, rename)
-    load_into(vae, shards, rename, lambda _, tensor: tensor.to(device, dtype))
+    load_into(vae, shards, rename, lambda _, tensor: tensor.to(device, dtype, copy=True))
     return WanCodec(vae.eval().prepare(), config, device, dtype, tile)
 
 

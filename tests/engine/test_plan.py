@@ -124,11 +124,11 @@ def test_flops_against_what_torch_counts() -> None:
 
 def test_cost_grows_with_the_work_and_memory_with_the_chunk() -> None:
     small, large = plan(64, 64, chunk=8), plan(64, 64, chunk=16)
-    assert large.memory_bytes > small.memory_bytes
+    assert large.memory.device > small.memory.device
     assert large.flops_per_chunk > 1.9 * small.flops_per_chunk
     assert (
-        plan(64, 64, tile_batch=8, tile=(32, 32)).memory_bytes
-        > plan(64, 64, tile_batch=1, tile=(32, 32)).memory_bytes
+        plan(64, 64, tile_batch=8, tile=(32, 32)).memory.device
+        > plan(64, 64, tile_batch=1, tile=(32, 32)).memory.device
     )
 
 
