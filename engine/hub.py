@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import EngineError
 
 # The parts of a model that are ever read: no example pictures, no second copy in another format.
-PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
+PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 # What the hub's errors mean to a user; their own texts are long and begin with the least of it.
 REASONS = {
     "RepositoryNotFoundError": "there is no such model, or it is private",
