@@ -46,8 +46,38 @@ def super_resolution(result: dict[str, Any]) -> str:
     return markdown(["PSNR-Y over bicubic (dB)", *kinds], rows)
 
 
+def codec(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['vae']} {row['direction']}",
+            f"{row['diffusers']['best_s']:.2f} s",
+            f"{row['ours']['best_s']:.2f} s",
+            f"{row['ratio_of_best']:.2f}",
+            f"{row['max_difference_over_scale']:.0e}",
+        ]
+        for row in result["rows"]
+        if "ratio_of_best" in row
+    ]
+    return markdown(["Wan VAE", "diffusers", "ours", "ratio", "largest difference / scale"], rows)
+
+
+def wan_memory(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{row['bf16']['weights_bytes'] / 1e9:.1f} GB",
+            f"{row['bf16']['constants_bytes'] / 1e9:.2f} GB",
+            f"{row['bf16']['bytes_per_token'] / 1e3:.0f} kB",
+        ]
+        for name, row in result["rows"].items()
+    ]
+    return markdown(["Wan", "weights", "text keys and values, modulation", "a token"], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("quality_mini.json", quality),
+    "codec": ("codec_wan.json", codec),
+    "wan-memory": ("wan_memory.json", wan_memory),
     "super-resolution": ("sr_mini.json", super_resolution),
 }
 

@@ -71,6 +71,8 @@ def _mapped(path: Path) -> Iterator[tuple[str, Tensor]]:
                 flat = torch.frombuffer(mapping, dtype=dtype, count=count, offset=place)
             yield key, flat.view(shape)
             place += count * dtype.itemsize
+            if hasattr(mapping, "madvise"):  # its pages go, or the file would count as held
+                mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _open(path: Path) -> Any:

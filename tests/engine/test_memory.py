@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -161,3 +163,37 @@ def test_plan_carries_it(tmp_path: Path) -> None:
     smaller = make_plan(replace(config, vae_tile=(416, 240), tile=(416, 240)), 480, 832)
     assert smaller.memory.codec < plan.memory.codec / 3
     assert smaller.memory.activations < plan.memory.activations / 3
+
+
+PEAK_OF_LOADING = """
+import sys, torch
+from pathlib import Path
+from dtg_restore.engine.backbones.wan_layout import experts
+from dtg_restore.engine.backbones.wan_weights import check, read
+from dtg_restore.engine.config import RestoreConfig
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(l for l in lines if l.startswith(name)).split()[1])
+
+torch.set_num_threads(1)
+(expert,) = experts(Path(sys.argv[1]))
+check(expert, sys.argv[2])
+before = status("VmRSS")
+network = read(expert, RestoreConfig(weights=sys.argv[2]), torch.device("cpu"), torch.bfloat16)
+held = sum(t.nbytes for t in [*network.parameters(), *network.buffers()])
+print(held, status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("weights", ["auto", "int8"])
+def test_loading_never_holds_a_model_twice(tmp_path: Path, weights: str) -> None:
+    """The peak of a fresh process that loads 250 MB of weights: those, and one matrix."""
+    config = WanConfig(768, 6, 10, 4608, 16, 64, 64, (1, 2, 2))
+    path = write_headers(tmp_path / "wan.safetensors", config)
+    command = [sys.executable, "-c", PEAK_OF_LOADING, str(path), weights]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    held, peak = map(int, result.stdout.split())
+    assert held > 1e8 * (1.5 if weights == "auto" else 0.8)
+    assert peak < 1.25 * held + 30e6
