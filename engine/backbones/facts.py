@@ -40,8 +40,8 @@ RESTORATION_NEGATIVE = (
     "malformed face and hands, warping, flicker, jitter, ghosting, inconsistent motion"
 )
 
-# Not measured: no weights of these models were at hand.  Few steps at moderate noise, and the
-# lookahead kept off t = 0, where a velocity has no signal.
+# Not measured: no weights of these models were at hand.  Few steps from moderate noise, alpha below
+# alpha_max everywhere, and the lookahead kept off t = 0, where a velocity has no signal.
 TEXT_DEFAULTS = DTG(
-    t_start=0.4, steps=10, delta0=0.15, alpha0=2.0, kappa=4.0, space="velocity", tau_floor=0.25
+    t_start=0.4, steps=10, delta0=0.15, alpha0=1.8, kappa=4.0, space="velocity", tau_floor=0.25
 )

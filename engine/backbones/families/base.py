@@ -38,7 +38,6 @@ from .text import Encoding, encoder_of
 Config = Mapping[str, Any]
 WAN_VAE = "AutoencoderKLWan"
 HOST = torch.device("cpu")
-LIVE_CHANNELS = 24.0  # an estimate, taken from the block of Wan: not measured on these models
 
 
 class Text(NamedTuple):
@@ -59,6 +58,8 @@ class Adapter:
     encoding : how the family's pipeline embeds a prompt.
     context_tokens : of the text, for the estimate of cost.
     chunk, overlap, tile, tile_overlap : see `BackboneFacts`.
+    live_channels : see `BackboneFacts` and bench/results/families_memory.json; the default, for
+        modules that cannot be traced, is the most of the others.
     time : the transformer is fed time[0] * t + time[1] at flow time t.
     sign : -1 where the output is x_0 - eps.
     layers, width, ffn : keys of the transformer's configuration; None for width is heads times the
@@ -73,6 +74,7 @@ class Adapter:
     chunk: int
     tile: tuple[int, int]
     overlap: int = 9
+    live_channels: float = 19.0
     tile_overlap: int = 128
     time: tuple[float, float] = (1000.0, 0.0)
     sign: float = 1.0
@@ -188,7 +190,7 @@ class DiffusersFamily:
     """How a family's folders are read: the whole pipeline, or its transformer alone."""
 
     def __init__(self, adapter: Adapter, backbone: type[DiffusersBackbone] = DiffusersBackbone):
-        self.adapter, self._backbone = adapter, backbone
+        self.adapter, self.backbone_class = adapter, backbone
 
     def facts(self, path: Path) -> BackboneFacts:
         adapter, folder = self.adapter, transformer_folder(path)
@@ -201,7 +203,7 @@ class DiffusersFamily:
             parameters=count_parameters(folder),
             **size,
             context_tokens=adapter.context_tokens,
-            live_channels=LIVE_CHANNELS,
+            live_channels=adapter.live_channels,
             chunk=adapter.chunk,
             overlap=adapter.overlap,
             tile=adapter.tile,
@@ -227,7 +229,7 @@ class DiffusersFamily:
             self.adapter.transformer, transformer_folder(path), HOST if waits else device, dtype
         )
         on_device = ModelOffload(transformer, device).on_device if waits else nullcontext
-        backbone = self._backbone(
+        backbone = self.backbone_class(
             self.adapter, facts, transformer, prompts, device, dtype, on_device
         )
         backbone.load(root_folder(path))

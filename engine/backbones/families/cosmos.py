@@ -45,6 +45,7 @@ FAMILY = DiffusersFamily(
         texts={"prompt_embeds": Text("encoder_hidden_states")},
         encoding=Encoding(("prompt_embeds",), POSITIVE, with_vae=True),
         context_tokens=512,
+        live_channels=14.1,
         time=(1.0, 0.0),
         chunk=93,
         tile=(1280, 704),

@@ -33,6 +33,7 @@ FAMILY = DiffusersFamily(
         encoding=Encoding(("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask")),
         layers=("num_layers", "num_single_layers"),
         context_tokens=256,
+        live_channels=18.2,
         chunk=61,
         tile=(832, 480),
     ),

@@ -49,6 +49,7 @@ FAMILY = DiffusersFamily(
         },
         encoding=Encoding(("prompt_embeds", "prompt_attention_mask"), POSITIVE),
         context_tokens=128,
+        live_channels=16.1,
         chunk=97,
         tile=(768, 512),
     ),

@@ -51,6 +51,7 @@ FAMILY = DiffusersFamily(
         },
         encoding=Encoding(("prompt_embeds", "prompt_attention_mask"), POSITIVE, _connected),
         context_tokens=1024,
+        live_channels=19.1,
         chunk=97,
         tile=(768, 512),
     ),

@@ -30,6 +30,7 @@ FAMILY = DiffusersFamily(
         encoding=Encoding(("prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask")),
         layers=("num_layers", "num_single_layers"),
         context_tokens=512,
+        live_channels=18.2,
         chunk=81,
         tile=(832, 480),
     ),

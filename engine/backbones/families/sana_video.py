@@ -24,6 +24,7 @@ FAMILY = DiffusersFamily(
         },
         encoding=Encoding(("prompt_embeds", "prompt_attention_mask"), POSITIVE),
         context_tokens=300,
+        live_channels=14.1,
         chunk=81,
         tile=(832, 480),
     ),

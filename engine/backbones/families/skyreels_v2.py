@@ -28,6 +28,7 @@ FAMILY = DiffusersFamily(
         encoding=Encoding(("prompt_embeds",), POSITIVE),
         ffn="ffn_dim",
         context_tokens=512,
+        live_channels=12.1,
         chunk=97,
         tile=(960, 544),
     ),
