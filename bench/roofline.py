@@ -3,9 +3,10 @@
     python -m dtg_restore.bench.roofline --json bench/results/roofline.json
 
 The ceilings, a large matrix product and a large copy, are measured before every stage, and the
-best counts.  A stage's operations are those that torch counts for its matrix products and convolutions;
-its floor is the larger of operations over the first ceiling and of its inputs, outputs and weights
-over the second.  A share above 1 means that the machine was busy whenever a ceiling was measured.
+best counts.  A stage's operations are those that torch counts for its matrix products and
+convolutions; its floor is the larger of operations over the first ceiling and of its inputs,
+outputs and weights over the second.  A share above 1 means that the machine was busy whenever a
+ceiling was measured.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Restorer:
         backbone = codec = sr = None
         with named_out_of_memory():
             if config.backbone != "none":
-                backbone = on_runtime(config.runtime, load_backbone(config, device, dtype))
+                backbone = on_runtime(config, load_backbone(config, device, dtype))
                 codec = load_codec(config, device, dtype)
             if config.sr != "none":
                 sr = load_sr(config.sr, device, dtype)
