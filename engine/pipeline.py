@@ -35,7 +35,6 @@ def restore_frames(
     `frames` are the clip's frames (3, H, W) from `first_frame(start, grid)` on: refinement needs
     the whole of every chunk that the range touches.
     """
-    frames = clock.timed("decode", frames)
     if refine is not None and grid is not None:
         chunks = cut(frames, grid, grid.first_touching(start), stop)
         refined = ((chunk, clock.call("refine", refine, part, chunk)) for chunk, part in chunks)

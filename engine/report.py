@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Seconds spent in every stage; stages do not nest."""
+    """Seconds spent in every stage; stages do not nest, but may run at once in other threads."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -54,11 +54,14 @@ class Clock:
             yield item
 
     def describe(self) -> dict[str, float]:
-        """Seconds by stage and in all, with what no stage accounts for as "other"."""
+        """Seconds by stage and in all, with what no stage accounts for as "other".
+
+        Stages that run at once may come to more than the total.
+        """
         total = time.perf_counter() - self._start
         stages = {name: round(seconds, 4) for name, seconds in self.seconds.items()}
         return stages | {
-            "other": round(total - sum(self.seconds.values()), 4),
+            "other": round(max(0.0, total - sum(self.seconds.values())), 4),
             "total": round(total, 4),
         }
 

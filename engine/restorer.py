@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from .config import RestoreConfig
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import BeyondEnd, ConfigError, InputError
 from .media import open_reader, open_writer, probe, would_replace
+from .overlap import ahead, behind
 from .pipeline import first_frame
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
@@ -122,7 +125,8 @@ class Restorer:
                 return
             height, width = first.shape[-2:]
             size, iterator = (height, width), _chain(first, iterator)
-        yield from self._run(size).frames(_checked(iterator, size), 0, None)
+        run = self._run(size)
+        yield from run.frames(run.clock.timed("decode", _checked(iterator, size)), 0, None)
 
     def restore_file(
         self,
@@ -181,9 +185,11 @@ class Restorer:
                     overwrite=overwrite,
                 ) as writer,
             ):
-                for frame in run.frames(reader, start, stop, info.num_frames):
-                    with run.clock.stage("encode"):
-                        writer.write(frame)
+                decoded = ahead(run.clock.timed("decode", reader))
+                encode = partial(run.clock.call, "encode", writer.write)
+                with closing(decoded), behind(encode) as write:
+                    for frame in run.frames(decoded, start, stop, info.num_frames):
+                        write(frame)
                 if writer.num_frames == 0:
                     raise BeyondEnd
         except BeyondEnd:
