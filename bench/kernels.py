@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..kernels import OPS
 from ..kernels.dispatch import Case, Op
@@ -34,6 +35,15 @@ def seconds(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def tensors(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def max_error(got: Tensor | tuple[Tensor, ...], want: Tensor | tuple[Tensor, ...]) -> float:
+    pairs = zip(tensors(got), tensors(want), strict=True)
+    return max((g - w).abs().max().item() if w.numel() else 0.0 for g, w in pairs)
+
+
 def measure(
     op: Op, case: Case, dtype: torch.dtype, device: torch.device, rounds: int
 ) -> list[dict[str, Any]]:
@@ -44,13 +54,12 @@ def measure(
     runs: list[Callable[[], Any]] = []
     for implementation in op.implementations:
         about = {"op": op.name, "case": case.name, "dtype": str(dtype).removeprefix("torch.")}
-        row = about | {"implementation": implementation.name, "values": want.numel()}
+        row = about | {"implementation": implementation.name, "values": tensors(want)[0].numel()}
         reasons = implementation.not_supported_reasons(*arguments)
         rows.append(row | {"reasons": reasons})
         if not reasons:
             function = implementation.load()
-            error = (function(*arguments) - want).abs().max().item() if want.numel() else 0.0
-            rows[-1]["max_abs_error"] = error
+            rows[-1]["max_abs_error"] = max_error(function(*arguments), want)
             runs.append(partial(function, *arguments))
     times = [[seconds(run, device) for run in runs] for _ in range(rounds)]
     able = [row for row in rows if not row["reasons"]]

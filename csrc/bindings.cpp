@@ -2,12 +2,19 @@
 // their device, type and layout, and what can be checked without torch is checked here.
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "dtg/dtg_step.h"
+#include "dtg/gate_residual_norm.h"
 #include "dtg/gaussian_noise.h"
+#include "dtg/layernorm_modulate.h"
 #include "dtg/multiversion.h"
+#include "dtg/rmsnorm_rope.h"
 
 namespace py = pybind11;
 
@@ -51,6 +58,64 @@ void noise(std::uint64_t seed, std::int64_t start_frame, std::int64_t num_frames
                         pointer<float>(out), num_threads);
 }
 
+// (address, stride) of (B, D) fp32.
+using Rows = std::pair<std::uintptr_t, std::int64_t>;
+using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+
+dtg::SampleRows sample_rows(const Rows& rows) {
+    return {pointer<const float>(rows.first), rows.second};
+}
+
+// Of x (B, N, D); `addresses` are null only where there are no values.
+dtg::TokenShape tokens(const Shape& shape, std::initializer_list<std::uintptr_t> addresses,
+                       int dtype, int num_threads) {
+    const auto [batch, num, dim] = shape;
+    require(batch >= 0 && num >= 0 && dim >= 1, "shape must be (B >= 0, N >= 0, D >= 1)");
+    for (const std::uintptr_t address : addresses) {
+        require(batch * num == 0 || address, "no address but that of an optional may be null");
+    }
+    require(dtype == 0 || dtype == 1,
+            "dtype must be 0 (fp32) or 1 (bf16), got " + std::to_string(dtype));
+    check_threads(num_threads);
+    return {batch, num, dim};
+}
+
+void layernorm(std::uintptr_t x, const Rows& scale, const Rows& shift, std::uintptr_t out,
+               const Shape& shape, float eps, int dtype, int num_threads) {
+    const auto rows = tokens(shape, {x, scale.first, shift.first, out}, dtype, num_threads);
+    py::gil_scoped_release release;
+    dtg::layernorm_modulate(pointer<const void>(x), sample_rows(scale), sample_rows(shift),
+                            pointer<void>(out), rows, eps, static_cast<dtg::Dtype>(dtype),
+                            num_threads);
+}
+
+void residual(std::uintptr_t x, std::uintptr_t y, const Rows& gate, const Rows& scale,
+              const Rows& shift, bool affine, std::uintptr_t sum, std::uintptr_t normed,
+              const Shape& shape, float eps, int dtype, int num_threads) {
+    const auto rows =
+        tokens(shape, {x, y, scale.first, shift.first, sum, normed}, dtype, num_threads);
+    const dtg::ResidualNorm op{pointer<const void>(x), pointer<const void>(y),
+                               sample_rows(gate),      sample_rows(scale),
+                               sample_rows(shift),     affine ? 0.0f : 1.0f,
+                               eps,                    pointer<void>(sum),
+                               pointer<void>(normed)};
+    py::gil_scoped_release release;
+    dtg::gate_residual_norm(op, rows, static_cast<dtg::Dtype>(dtype), num_threads);
+}
+
+void rmsnorm(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t cos, std::uintptr_t sin,
+             std::uintptr_t out, const Shape& shape, std::int64_t heads, float eps, int dtype,
+             int num_threads) {
+    const auto rows = tokens(shape, {x, weight, out}, dtype, num_threads);
+    require(heads >= 1 && rows.dim % heads == 0, "dim must be a multiple of heads");
+    require(!cos == !sin, "cos and sin are both given or both null");
+    require(!cos || rows.dim / heads % 2 == 0, "a rotation needs heads of even width");
+    py::gil_scoped_release release;
+    dtg::rmsnorm_rope(pointer<const void>(x), pointer<const float>(weight),
+                      pointer<const float>(cos), pointer<const float>(sin), pointer<void>(out),
+                      rows, heads, eps, static_cast<dtg::Dtype>(dtype), num_threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -67,4 +132,14 @@ PYBIND11_MODULE(_C, module) {
     module.def("gaussian_noise", &noise, py::arg("seed"), py::arg("start_frame"),
                py::arg("num_frames"), py::arg("channels"), py::arg("height"), py::arg("width"),
                py::arg("y0"), py::arg("x0"), py::arg("out"), py::arg("num_threads"));
+    module.def("layernorm_modulate", &layernorm, py::arg("x"), py::arg("scale"), py::arg("shift"),
+               py::arg("out"), py::arg("shape"), py::arg("eps"), py::arg("dtype"),
+               py::arg("num_threads"));
+    module.def("gate_residual_norm", &residual, py::arg("x"), py::arg("y"), py::arg("gate"),
+               py::arg("scale"), py::arg("shift"), py::arg("affine"), py::arg("sum"),
+               py::arg("normed"), py::arg("shape"), py::arg("eps"), py::arg("dtype"),
+               py::arg("num_threads"));
+    module.def("rmsnorm_rope", &rmsnorm, py::arg("x"), py::arg("weight"), py::arg("cos"),
+               py::arg("sin"), py::arg("out"), py::arg("shape"), py::arg("heads"), py::arg("eps"),
+               py::arg("dtype"), py::arg("num_threads"));
 }

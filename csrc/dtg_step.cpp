@@ -1,7 +1,6 @@
 #include "dtg/dtg_step.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "dtg/multiversion.h"
 
@@ -9,22 +8,6 @@ namespace dtg {
 namespace {
 
 constexpr std::int64_t kBlock = 1 << 15;  // values per parallel task; three fp32 streams fit in L2
-
-DTG_INLINE float from_bits(std::uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-struct Float32 {
-    using Storage = float;
-    static DTG_INLINE float load(Storage v) { return v; }
-};
-
-struct BFloat16 {
-    using Storage = std::uint16_t;
-    static DTG_INLINE float load(Storage v) { return from_bits(std::uint32_t{v} << 16); }
-};
 
 struct Float16 {
     using Storage = std::uint16_t;
@@ -34,8 +17,7 @@ struct Float16 {
         const std::uint32_t sign = std::uint32_t{v & 0x8000u} << 16;
         const std::uint32_t magnitude = std::uint32_t{v & 0x7fffu} << 13;
         const float scaled = from_bits(magnitude) * 0x1p112f;
-        std::uint32_t bits;
-        std::memcpy(&bits, &scaled, sizeof bits);
+        std::uint32_t bits = to_bits(scaled);
         bits = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : bits;
         return from_bits(bits | sign);
     }

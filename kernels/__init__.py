@@ -9,8 +9,14 @@ from . import native
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
+from .gate_residual_norm import OP as _gate_residual_norm
+from .gate_residual_norm import gate_residual_norm
 from .gaussian_noise import OP as _gaussian_noise
 from .gaussian_noise import gaussian_noise
+from .layernorm_modulate import OP as _layernorm_modulate
+from .layernorm_modulate import layernorm_modulate
+from .rmsnorm_rope import OP as _rmsnorm_rope
+from .rmsnorm_rope import rmsnorm_rope
 
 __all__ = [
     "OPS",
@@ -18,10 +24,19 @@ __all__ = [
     "check_environment",
     "describe",
     "dtg_step",
+    "gate_residual_norm",
     "gaussian_noise",
+    "layernorm_modulate",
+    "rmsnorm_rope",
 ]
 
-OPS: tuple[Op, ...] = (_dtg_step, _gaussian_noise)
+OPS: tuple[Op, ...] = (
+    _dtg_step,
+    _gaussian_noise,
+    _layernorm_modulate,
+    _gate_residual_norm,
+    _rmsnorm_rope,
+)
 
 
 def describe() -> dict[str, Any]:

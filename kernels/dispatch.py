@@ -3,7 +3,8 @@
 An op is a reference in pure torch (the oracle, the CPU path and the export path at once) and any
 number of faster implementations.  A choice is made by asking each one why it cannot run: the first
 without a reason wins, the reference is last and always can.  An implementation that was asked for
-by name and cannot run is an error with all its reasons, never a silent fallback.
+by name and cannot run is an error with all its reasons, never a silent fallback.  Where a call is
+being compiled or exported, it is the reference that is traced.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 log = logging.getLogger("dtg_restore")
 
@@ -49,14 +51,14 @@ def _always(*_: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to compute an op.
+    """One way to compute an op, whose result is a tensor or a tuple of them.
 
     `load` imports what is needed and returns the function; `missing` says why this machine lacks
     it, `unsupported` (with the op's arguments) why it cannot take these inputs.
     """
 
     name: str
-    load: Callable[[], Callable[..., Tensor]]
+    load: Callable[[], Callable[..., Any]]
     missing: Callable[[], Sequence[str]] = _always
     unsupported: Callable[..., Sequence[str]] = _always
 
@@ -75,7 +77,7 @@ class Op:
 
     name: str
     formula: str
-    reference: Callable[..., Tensor]
+    reference: Callable[..., Any]
     faster: tuple[Implementation, ...]
     tolerance: Mapping[torch.dtype, Tolerance]
     cases: tuple[Case, ...] = field(repr=False)
@@ -105,7 +107,9 @@ class Op:
             return implementation
         return next(i for i in self.implementations if not i.not_supported_reasons(*args))
 
-    def __call__(self, *args: Any, name: str | None = None) -> Tensor:
+    def __call__(self, *args: Any, name: str | None = None) -> Any:
+        if name is None and torch.compiler.is_compiling():
+            return self.reference(*args)  # a tracer sees the formula, and nothing of the choice
         implementation = self.choose(*args, name=name)
         _log_once(self.name, implementation.name)
         return implementation.load()(*args)
@@ -117,17 +121,27 @@ class Op:
         return {"op": self.name, "formula": self.formula, "implementations": available}
 
 
-def address_reasons(device_type: str, **tensors: Tensor | None) -> list[str]:
-    """Why a kernel on `device_type` cannot take these by their bare addresses (None: not given)."""
+def address_reasons(
+    device_type: str, rows: Mapping[str, Tensor | None] | None = None, **tensors: Tensor | None
+) -> list[str]:
+    """Why a kernel on `device_type` cannot take these by their bare addresses (None: not given).
+
+    `rows` are those that only have to be contiguous in the last dimension.
+    """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    if torch.compiler.is_compiling() or any(type(t) is not Tensor for t in given.values()):
+    given_rows = {name: tensor for name, tensor in (rows or {}).items() if tensor is not None}
+    everything = given | given_rows
+    special = any(type(t) not in (Tensor, Parameter) for t in everything.values())
+    if torch.compiler.is_compiling() or special:
         return ["the call is being traced, or a tensor is of a special kind"]
     reasons = []
-    for name, tensor in given.items():
+    for name, tensor in everything.items():
         if tensor.device.type != device_type:
             reasons.append(f"{name} is on {tensor.device}, not on {device_type}")
-        if not tensor.is_contiguous():
+        if name in given and not tensor.is_contiguous():
             reasons.append(f"{name} is not contiguous")
+        if name in given_rows and tensor.stride(-1) != 1:
+            reasons.append(f"{name} is not contiguous in the last dimension")
         if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             reasons.append(f"{name} is {tensor.dtype}, not float32, bfloat16 or float16")
         if tensor.requires_grad and torch.is_grad_enabled():

@@ -12,33 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels import gate_residual_norm, layernorm_modulate, rmsnorm_rope
+
 Rope = tuple[Tensor, Tensor]  # cos, sin: (N, head_dim / 2)
 KeyValue = tuple[Tensor, Tensor]  # each (R, heads, L, head_dim)
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / rms(x) * weight over the last dimension, in fp32."""
-    return F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
-
-
-def layernorm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Tensor:
-    """LN(x) * (1 + scale) + shift; x (B, N, D), scale and shift (B, D)."""
-    y = F.layer_norm(x.float(), x.shape[-1:], eps=eps)
-    return torch.addcmul(shift[:, None], y, 1 + scale[:, None]).to(x.dtype)
-
-
-def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """An affine LN in fp32, whatever x is in."""
-    y = F.layer_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.bias.float(), norm.eps)
-    return y.to(x.dtype)
-
-
-def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """Rotary embedding of interleaved pairs; x (B, heads, N, head_dim)."""
-    cos, sin = rope
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
 
 
 @lru_cache(maxsize=16)
@@ -77,10 +54,14 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
 
-    def keys_values(self, tokens: Tensor) -> KeyValue:
-        """Keys and values of tokens (B, L, D)."""
-        key = rms_norm(self.to_k(tokens), self.norm_k.weight)
-        return self._split(key), self._split(self.to_v(tokens))
+    def keys_values(self, tokens: Tensor, rope: Rope | None = None) -> KeyValue:
+        """Keys and values of tokens (B, L, D); `rope` turns the keys."""
+        key = self._normed(self.to_k(tokens), self.norm_k, rope)
+        return key, self._split(self.to_v(tokens))
+
+    def _normed(self, x: Tensor, norm: nn.RMSNorm, rope: Rope | None) -> Tensor:
+        cos, sin = rope or (None, None)
+        return rmsnorm_rope(x, norm.weight, cos, sin, self.heads)  # (B, heads, N, head_dim)
 
     def forward(self, x: Tensor, rope: Rope | None, keys_values: KeyValue | None = None) -> Tensor:
         """Self-attention with `rope` or, of x (B, N, D), cross-attention to prepared `keys_values`.
@@ -91,10 +72,8 @@ class Attention(nn.Module):
         shape = x.shape
         if keys_values is not None:
             x = x.reshape(keys_values[0].shape[0], -1, shape[-1])
-        query = self._split(rms_norm(self.to_q(x), self.norm_q.weight))
-        key, value = self.keys_values(x) if keys_values is None else keys_values
-        if rope is not None:
-            query, key = rotate(query, rope), rotate(key, rope)
+        query = self._normed(self.to_q(x), self.norm_q, rope)
+        key, value = self.keys_values(x, rope) if keys_values is None else keys_values
         out = F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype))
         return self.to_out[0](out.transpose(1, 2).flatten(-2)).reshape(shape)
 
@@ -132,8 +111,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor, rope: Rope, keys_values: KeyValue) -> Tensor:
         """x (B, N, D); modulation (B or 1, 6, D), this block's table already added, fp32."""
         shift, scale, gate, c_shift, c_scale, c_gate = modulation.unbind(1)
+        norm2 = self.norm2
         y = self.attn1(layernorm_modulate(x, scale, shift), rope)
-        x = x + (y * gate[:, None]).to(x.dtype)
-        x = x + self.attn2(layer_norm(x, self.norm2), None, keys_values)
-        y = self.ffn(layernorm_modulate(x, c_scale, c_shift))
-        return x + (y * c_gate[:, None]).to(x.dtype)
+        x, y = gate_residual_norm(x, y, gate, norm2.weight, norm2.bias, affine=True, eps=norm2.eps)
+        y = self.attn2(y, None, keys_values)
+        x, y = gate_residual_norm(x, y, None, c_scale, c_shift)
+        return torch.addcmul(x, self.ffn(y), c_gate[:, None]).to(x.dtype)

@@ -1,11 +1,9 @@
 // One Euler step of the guided velocity: out = x + dt * (w_cond * v_cond + w_uncond * v_uncond).
 #pragma once
 
-#include <cstdint>
+#include "dtg/storage.h"
 
 namespace dtg {
-
-enum class Dtype : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
 // x, out: num fp32 values.  v_cond, v_uncond: num values of v_dtype; v_uncond may be null (no
 // term). out may not overlap the inputs.  The result does not depend on num_threads.

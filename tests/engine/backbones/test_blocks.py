@@ -9,15 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dtg_restore.engine.backbones.blocks import (
-    Attention,
-    Block,
-    layernorm_modulate,
-    rms_norm,
-    rope_3d,
-    rotate,
-)
+from dtg_restore.engine.backbones.blocks import Attention, Block, rope_3d
 from dtg_restore.engine.backbones.dit import timestep_embedding
+from dtg_restore.kernels import layernorm_modulate
+from dtg_restore.kernels.rmsnorm_rope import rotate
 
 CPU = torch.device("cpu")
 
@@ -83,15 +78,15 @@ def attention() -> Attention:
 @pytest.mark.parametrize("head_dim", [8, 24, 32])
 def test_rope_against_complex_numbers(head_dim: int) -> None:
     x = rand(1, 2, 2 * 3 * 4, head_dim)
-    got = rotate(x, rope_3d(2, 3, 4, head_dim, CPU))
+    got = rotate(x, *rope_3d(2, 3, 4, head_dim, CPU))
     torch.testing.assert_close(got, naive_rope(x, (2, 3, 4)), rtol=0, atol=2e-6)
 
 
 def test_rope_products_depend_on_distance_alone() -> None:
     cos_sin = rope_3d(4, 5, 6, 24, CPU)
     q, k = rand(24), rand(24, seed=1)
-    turned_q = rotate(q.expand(1, 1, 120, 24), cos_sin)[0, 0].view(4, 5, 6, 24)
-    turned_k = rotate(k.expand(1, 1, 120, 24), cos_sin)[0, 0].view(4, 5, 6, 24)
+    turned_q = rotate(q.expand(1, 1, 120, 24), *cos_sin)[0, 0].view(4, 5, 6, 24)
+    turned_k = rotate(k.expand(1, 1, 120, 24), *cos_sin)[0, 0].view(4, 5, 6, 24)
     near = turned_q[0, 1, 2] @ turned_k[1, 3, 2]
     far = turned_q[2, 2, 5] @ turned_k[3, 4, 5]
     torch.testing.assert_close(near, far, rtol=1e-5, atol=1e-5)
@@ -103,7 +98,7 @@ def test_rope_tables_made_in_inference_serve_training() -> None:
     with torch.inference_mode():
         rope_3d(1, 2, 2, 24, CPU)
     x = rand(1, 1, 4, 24).requires_grad_()
-    rotate(x, rope_3d(1, 2, 2, 24, CPU)).square().sum().backward()
+    rotate(x, *rope_3d(1, 2, 2, 24, CPU)).square().sum().backward()
     torch.testing.assert_close(x.grad, 2 * x.detach(), rtol=1e-5, atol=1e-5)
 
 
@@ -122,22 +117,6 @@ def test_cross_attention_shares_rows_between_consecutive_samples(
     got = attention(x, None, attention.keys_values(tokens))
     want = naive_attention(attention, x, tokens.repeat_interleave(4 // rows, 0))
     torch.testing.assert_close(got, want, rtol=0, atol=2e-6)
-
-
-def test_rms_norm_is_over_the_full_width() -> None:
-    x, weight = 3 * rand(2, 5, 48), rand(48, seed=1)
-    torch.testing.assert_close(rms_norm(x, weight), naive_rms(x, weight), rtol=1e-5, atol=1e-6)
-    low = rms_norm(x.bfloat16(), weight)
-    assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(low.float(), naive_rms(x, weight), rtol=2e-2, atol=1e-2)
-
-
-def test_layernorm_modulate() -> None:
-    x, scale, shift = rand(2, 5, 48), rand(2, 48, seed=1), rand(2, 48, seed=2)
-    centred = x - x.mean(-1, keepdim=True)
-    normal = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-    want = normal * (1 + scale[:, None]) + shift[:, None]
-    torch.testing.assert_close(layernorm_modulate(x, scale, shift), want, rtol=1e-5, atol=1e-5)
 
 
 def test_block_by_hand() -> None:
@@ -166,3 +145,52 @@ def test_timestep_embedding() -> None:
         angles = [1000 * time / 10000 ** (i / 8) for i in range(8)]
         want = [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
         assert row.tolist() == pytest.approx(want, abs=2e-4)  # fp32 angles of up to 1000
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_block_trains_by_the_references(trained: bool) -> None:
+    """A kernel that knows no gradient must not be chosen where one is wanted, and only there."""
+    torch.manual_seed(0)
+    block = Block(48, 2, 96).requires_grad_(trained)
+    x, modulation, tokens = rand(2, 6, 48), rand(2, 6, 48, seed=1), rand(1, 4, 48, seed=2)
+    arguments = (x, modulation, rope_3d(1, 2, 3, 24, CPU), block.attn2.keys_values(tokens))
+    out = block(*arguments)
+    assert out.requires_grad == trained
+    if trained:
+        out.square().sum().backward()
+        assert all(p.grad is not None and p.grad.any() for p in block.parameters() if p.ndim == 1)
+    with torch.no_grad():
+        torch.testing.assert_close(block(*arguments), out.detach(), rtol=0, atol=1e-5)
+
+
+def test_gradients_of_a_block() -> None:
+    """Those of autograd against finite differences, along one direction in all inputs."""
+    torch.manual_seed(0)
+    block = Block(48, 2, 96)
+    x, modulation = rand(1, 6, 48).requires_grad_(), rand(1, 6, 48, seed=1).requires_grad_()
+    tokens = rand(1, 4, 48, seed=2)
+    rope = rope_3d(1, 2, 3, 24, CPU)
+
+    def loss(x: Tensor, modulation: Tensor) -> Tensor:
+        return block(x, modulation, rope, block.attn2.keys_values(tokens)).square().mean()
+
+    loss(x, modulation).backward()
+    for tensor, other in ((x, 0), (modulation, 1)):
+        step = 1e-2 * rand(*tensor.shape, seed=3)
+        ahead, behind = [x.detach(), modulation.detach()], [x.detach(), modulation.detach()]
+        ahead[other], behind[other] = tensor.detach() + step, tensor.detach() - step
+        with torch.no_grad():
+            difference = (loss(*ahead) - loss(*behind)) / 2
+        torch.testing.assert_close((tensor.grad * step).sum(), difference, rtol=2e-2, atol=1e-4)
+
+
+def test_block_is_traced_whole() -> None:
+    torch.manual_seed(0)
+    block = Block(48, 2, 96).requires_grad_(False)
+    x, modulation, tokens = rand(2, 6, 48), rand(2, 6, 48, seed=1), rand(1, 4, 48, seed=2)
+    arguments = (x, modulation, rope_3d(1, 2, 3, 24, CPU), block.attn2.keys_values(tokens))
+    want = block(*arguments)
+    exported = torch.export.export(block, arguments).module()
+    torch.testing.assert_close(exported(*arguments), want, rtol=0, atol=1e-5)
+    traced = torch.compile(block, backend="eager", fullgraph=True)
+    torch.testing.assert_close(traced(*arguments), want, rtol=0, atol=1e-5)
