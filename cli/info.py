@@ -64,7 +64,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _row(name: str, text: Any) -> str:
-    return f"  {name:26}{text}"
+    return f"  {name:30}{text}"
 
 
 def _model(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ memory stays bounded.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Full, Queue
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ class _Failed:
 _END = object()
 
 
-def ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = DEPTH) -> Generator[T, None, None]:
     """The items; up to `depth` of them are made before they are asked for, in another thread.
 
     An exception of the iterable is raised in its place; closing the generator ends the thread.

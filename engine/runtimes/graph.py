@@ -102,7 +102,8 @@ class CudaCapture:
     """Records on a device; all graphs share one pool, as never two of them run at once."""
 
     def __init__(self, device: torch.device):
-        self._device, self._pool = device, None
+        self._device = device
+        self._pool: Any = None
 
     def __call__(self, call: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
         here, aside = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
