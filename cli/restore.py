@@ -11,6 +11,7 @@ import typer
 
 from ..engine.config import RestoreConfig
 from ..engine.errors import ConfigError, Interrupted
+from .heap import keep_freed_memory
 from .options import with_settings
 from .progress import MODES as PROGRESS
 from .progress import make_reporter
@@ -89,6 +90,7 @@ def restore(
     with make_reporter(progress) as reporter:
         from ..engine.restorer import Restorer
 
+        keep_freed_memory()
         _check(source, target, config, frames, report, output)
         restorer = Restorer.load(config)
         reporter.begin()
