@@ -16,7 +16,16 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..engine.config import MODES, OFFLOADS, SCHEDULES, SOLVERS, SPACES, WEIGHTS, RestoreConfig
+from ..engine.config import (
+    BRANCHES,
+    MODES,
+    OFFLOADS,
+    SCHEDULES,
+    SOLVERS,
+    SPACES,
+    WEIGHTS,
+    RestoreConfig,
+)
 from ..engine.errors import ConfigError
 
 # Group -> setting -> (what its value looks like, help).
@@ -60,6 +69,8 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "space": ("|".join(SPACES), "What is extrapolated."),
         "alpha_clip": (None, "Keep the strength where guidance adds no noise."),
         "tau_floor": ("X", "The lookahead time stays at or above X times the time, 0 to 1."),
+        "elide_tol": ("X", "Leave the unconditional branch out where that changes the guided "
+                      "velocity by less than X of its size, 0 to 1; 0 changes nothing."),
         "prompt": ("TEXT", "Conditioning; for mini a tag: clean, degraded or null."),
         "negative_prompt": ("TEXT", "Conditioning of the other branch."),
         "seed": ("N", "Seed of the noise."),
@@ -75,7 +86,9 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "tile_batch": ("N", "Tiles that are computed at once."),
     },
     "Machine": {
-        "runtime": ("auto|eager", "What executes the backbone."),
+        "runtime": ("auto|eager|graph", "What executes the backbone; graph needs a GPU."),
+        "branches": ("|".join(BRANCHES), "Evaluate both branches in one call or one after the "
+                     "other; auto is what was measured once on this machine."),
         "device": ("auto|cpu|cuda[:N]", "auto is the first GPU, else the CPU."),
         "dtype": ("auto|fp32|bf16|fp16", "Precision of the networks; auto is fp32 on a CPU."),
         "offload": (

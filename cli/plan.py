@@ -146,6 +146,7 @@ def _refinement(facts: dict[str, Any]) -> list[str]:
     many = "chunks" if cost["chunks"] is None else plural(cost["chunks"], "chunk")
     total = "" if cost["evaluations"] is None else f", {cost['evaluations']} in all"
     batch = min(plan["tile_batch"], plan["tiles"])
+    most = "at most " if facts["settings"]["elide_tol"] else ""
     return [
         _row("chunks", f"{many} of {chunk['length']} frames, {chunk['overlap']} shared"),
         _row("tiles", f"{plural(plan['tiles'], 'tile')} of {width}x{height}, {batch} at once"),
@@ -155,7 +156,7 @@ def _refinement(facts: dict[str, Any]) -> list[str]:
             f"{dtg['schedule']}, alpha {dtg['alpha0']:g}, delta {dtg['delta0']:g}, "
             f"{dtg['space']} space",
         ),
-        _row("evaluations", f"{plan['evaluations']} a chunk{total}"),
+        _row("evaluations", f"{most}{plan['evaluations']} a chunk{total}"),
     ]
 
 

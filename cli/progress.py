@@ -208,7 +208,10 @@ def summary(report: dict[str, Any]) -> list[str]:
     """What was made and how long it took, on two lines."""
     output, seconds = report["output"], dict(report["seconds"])
     count, total = report["frames"]["count"], seconds.pop("total")
-    evaluations = sum(report["evaluations"].values())
+    saved = report["elision"]["saved"] if report["elision"] else 0
+    evaluations = f"{sum(report['evaluations'].values())} evaluations" + (
+        f" ({saved} saved)" if saved else ""
+    )
     counted = {name: value for name, value in seconds.items() if value >= 0.01 * total}
     stages = ", ".join(
         f"{name} {value:.2g}" if value < 1 else f"{name} {value:.1f}"
@@ -217,6 +220,6 @@ def summary(report: dict[str, Any]) -> list[str]:
     peak = ", ".join(f"{size(value)} ({k})" for k, value in report["peak_memory_bytes"].items())
     return [
         f"{output['path']}: {count} frames of {output['width']}x{output['height']} in "
-        f"{duration(total)} ({rate(count / total)} frames/s), {evaluations} evaluations",
+        f"{duration(total)} ({rate(count / total)} frames/s), {evaluations}",
         f"seconds: {stages or 'none'}; peak memory {peak}",
     ]

@@ -17,6 +17,7 @@ SOLVERS = ("euler", "heun")
 MODES = ("dtg", "cfg", "none")
 OFFLOADS = ("none", "block", "model")
 WEIGHTS = ("auto", "fp8", "int8")
+BRANCHES = ("auto", "batched", "sequential")
 
 
 def _one_of(name: str, value: Any, allowed: tuple) -> None:
@@ -114,6 +115,11 @@ class RestoreConfig:
     guidance : "dtg", "cfg" or "none" (SDEdit).
     t_start, steps, delta0, alpha0, schedule, kappa, space, alpha_clip, tau_floor, solver, shift :
         see `DTG`; None = the backbone's own default.
+    elide_tol : the unconditional branch is not evaluated where that changes the guided velocity by
+        less than this share of its norm, as estimated from the last step that had both, 0 .. 1;
+        0 = only where it has no weight, which changes no bit.
+    branches : "batched" (both branches in one call), "sequential", or "auto": as measured for the
+        shape on this machine and kept in the user's cache.
     prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
     seed : of the noise, 0 .. 2^63 - 1.
     chunk, overlap : frames refined together, and shared by neighbours; None = the backbone's.
@@ -142,6 +148,8 @@ class RestoreConfig:
     tau_floor: float | None = None
     solver: str | None = None
     shift: float | None = None
+    elide_tol: float = 0.0
+    branches: str = "auto"
     prompt: str | None = None
     negative_prompt: str | None = None
     seed: int = 0
@@ -168,6 +176,8 @@ class RestoreConfig:
             _size(name, getattr(self, name))
         _one_of("offload", self.offload, OFFLOADS)
         _one_of("weights", self.weights, WEIGHTS)
+        _between("elide_tol", self.elide_tol, 0, 1)
+        _one_of("branches", self.branches, BRANCHES)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")
         self.dtg(DTG())  # checks what concerns the sampler

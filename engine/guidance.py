@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from .backbones.base import Backbone, Context
 from .blend import tile_windows
+from .branches import BATCHED, SEQUENTIAL, BranchPlan
+from .elision import Elision
 from .schedule import Node
 from .tiling import batches
 from .types import Tile
@@ -20,8 +22,9 @@ class TiledBranches:
 
     `tiles` and `size` (height, width) are in cells of x.  Every call evaluates all tiles and blends
     their velocities; as the step is linear in the velocity, that equals blending the tiles of the
-    next x.  A branch whose weight is zero is not evaluated.  `evaluations` counts the forward
-    passes over the whole frame, by branch.
+    next x.  The unconditional branch is evaluated unless `elision` leaves it out, together with the
+    other one or after it as `plan` says.  `evaluations` counts the forward passes over the whole
+    frame, by branch.
     """
 
     def __init__(
@@ -32,15 +35,20 @@ class TiledBranches:
         tiles: list[Tile],
         size: tuple[int, int],
         tile_batch: int,
+        elision: Elision,
+        plan: BranchPlan,
     ):
         self._backbone, self._context, self._nodes = backbone, context, nodes
         self._tiles, self._tile_batch = tiles, tile_batch
+        self._elision, self._plan = elision, plan
         self._windows = tile_windows(tiles, *size, backbone.device)
         self.evaluations: Counter[str] = Counter()
 
     def __call__(self, x: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
         node = self._nodes[index]
-        names = ("cond", "uncond") if node.w_uncond != 0 else ("cond",)
+        if index == 0:
+            self._elision.begin()
+        names = ("cond",) if self._elision.leaves_out(node) else ("cond", "uncond")
         self.evaluations.update(names)
         blended = [torch.zeros_like(x) for _ in names]
         pairs = list(zip(self._tiles, self._windows, strict=True))
@@ -50,20 +58,31 @@ class TiledBranches:
             ):
                 for (tile, window), velocity in zip(group, velocities, strict=True):
                     _view(total, tile).addcmul_(velocity[None], window)
-        return blended[0], blended[1] if len(names) == 2 else None
+        if len(names) == 1:
+            return blended[0], None
+        self._elision.measure(node, *blended)
+        return blended[0], blended[1]
 
     def _evaluate(
         self, x: Tensor, index: int, names: tuple[str, ...], group: list[tuple[Tile, Tensor]]
     ) -> tuple[Tensor, ...]:
-        """One batched call for all `names` and tiles; each sample has its own time."""
-        node, count = self._nodes[index], len(group)
-        times = {"cond": node.t, "uncond": node.tau}
+        """The velocities of the tiles of `group` for each of `names`."""
         cut = torch.cat([_view(x, tile) for tile, _ in group])
-        t = torch.tensor([times[n] for n in names], device=x.device).repeat_interleave(count)
+        ways: dict[str, Callable[[], tuple[Tensor, ...]]] = {
+            BATCHED: lambda: self._call(cut, index, names),
+            SEQUENTIAL: lambda: tuple(self._call(cut, index, (n,))[0] for n in names),
+        }
+        way = self._plan.way(tuple(cut.shape), ways) if len(names) == 2 else BATCHED
+        return ways[way]()
+
+    def _call(self, cut: Tensor, index: int, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """One call for all `names`; each sample has its own time."""
+        node, count = self._nodes[index], len(cut)
+        times = {"cond": node.t, "uncond": node.tau}
+        t = torch.tensor([times[n] for n in names], device=cut.device).repeat_interleave(count)
         condition = self._context.at(index, names, count)
-        return self._backbone.velocity(cut.repeat(len(names), 1, 1, 1, 1), t, condition).split(
-            count
-        )
+        batch = cut if len(names) == 1 else cut.repeat(len(names), 1, 1, 1, 1)
+        return self._backbone.velocity(batch, t, condition).split(count)
 
 
 def _view(x: Tensor, tile: Tile) -> Tensor:

@@ -131,7 +131,10 @@ def _rule(multiple: int, offset: int) -> str:
 
 
 def count_evaluations(config: RestoreConfig, facts: BackboneFacts) -> int:
-    """Passes of the backbone over a chunk; a branch of weight zero is not evaluated."""
+    """Passes of the backbone over a chunk; a branch of weight zero is not evaluated.
+
+    With `elide_tol` above 0 it is the most that there can be: the rest depends on the clip.
+    """
     dtg = config.dtg(facts.defaults)
     table = nodes(dtg)
     visited = table[:-1] + (table[1:-1] if dtg.solver == "heun" else [])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,11 @@ from torch import Tensor
 from ..kernels import gaussian_noise
 from .backbones.base import Backbone
 from .blend import reflect_index, reflect_pad
+from .branches import BranchPlan, model_key
 from .codecs.base import Codec
 from .config import RestoreConfig
 from .devices import named_out_of_memory
+from .elision import Elision
 from .guidance import TiledBranches
 from .plan import Plan
 from .sampler import sample
@@ -25,10 +27,7 @@ logger = logging.getLogger("dtg_restore")
 
 
 class Refiner:
-    """A backbone and its codec with their settings, ready to refine the chunks of one clip.
-
-    `evaluations` counts the backbone's passes over whole chunks, by branch.
-    """
+    """A backbone and its codec with their settings, ready to refine the chunks of one clip."""
 
     def __init__(self, backbone: Backbone, codec: Codec, config: RestoreConfig, plan: Plan):
         facts = backbone.facts
@@ -45,13 +44,30 @@ class Refiner:
         cell = codec.facts.pixels
         tiles = [Tile(*(side // cell for side in tile)) for tile in plan.tiles]
         height, width = (side // cell for side in plan.padded_size)
+        self._elision = Elision(config.elide_tol)
+        self._branch_plan = BranchPlan(
+            config.branches, model_key(backbone.facts, config), backbone.device
+        )
         self._branches = TiledBranches(
-            backbone, context, self._nodes, tiles, (height, width), plan.tile_batch
+            backbone,
+            context,
+            self._nodes,
+            tiles,
+            (height, width),
+            plan.tile_batch,
+            self._elision,
+            self._branch_plan,
         )
 
-    @property
-    def evaluations(self) -> Counter[str]:
-        return self._branches.evaluations
+    def describe(self) -> dict[str, Any]:
+        """What was evaluated, as plain data: the backbone's passes over whole chunks by branch,
+        those that were saved and the largest estimated error of it, and how branches were called.
+        """
+        return {
+            "evaluations": dict(self._branches.evaluations),
+            "elision": self._elision.describe(),
+            "branches": self._branch_plan.describe(),
+        }
 
     @torch.inference_mode()
     def __call__(

@@ -25,6 +25,7 @@ from .types import Chunk, Progress, StepInfo
 
 OnProgress = Callable[[Progress], None]
 Cancel = Callable[[], bool]
+NOTHING_EVALUATED: dict[str, Any] = {"evaluations": {}, "elision": None, "branches": None}
 
 
 class Run:
@@ -79,7 +80,8 @@ class Run:
             self._on_progress(progress)
 
     def report(self) -> dict[str, Any]:
-        """Settings, plan, evaluations, seconds by stage, memory, machine, versions: plain data."""
+        """Settings, plan, evaluations made and saved, seconds by stage, memory, machine, versions:
+        plain data."""
         guidance = self._backbone and asdict(self.config.dtg(self._backbone.facts.defaults))
         return {
             "settings": asdict(self.config),
@@ -88,7 +90,7 @@ class Run:
                 name: report.weights(getattr(self.config, name)) for name in ("backbone", "sr")
             },
             "plan": describe(self.plan) if self.plan else None,
-            "evaluations": dict(self._refiner.evaluations) if self._refiner else {},
+            **(self._refiner.describe() if self._refiner else NOTHING_EVALUATED),
             "seconds": self.clock.describe(),
             "peak_memory_bytes": report.peak_memory(),
             "machine": report.machine(self._device),

@@ -12,11 +12,12 @@ from itertools import pairwise
 from torch import Tensor
 
 from ..kernels import dtg_step
+from .elision import weights
 from .schedule import Node
 from .types import StepInfo
 
 # (x, index of the node) to (v_cond, v_uncond): two tensors that we own, (B, C, T, H, W);
-# v_uncond is None where its weight is 0 and it was not evaluated.
+# v_uncond is None where it was not evaluated: its weight is 0, or it was left out.
 Branches = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
 
 
@@ -29,6 +30,8 @@ def sample(
 ) -> Tensor:
     """Integrate dx/dt = w_cond v_cond + w_uncond v_uncond over `nodes`, from t_start to 0.
 
+    Where an unconditional velocity that has weight is left out, dx/dt = v_cond: see `elision`.
+
     Parameters
     ----------
     branches : the two velocities at a node.
@@ -40,11 +43,12 @@ def sample(
     for i, (here, there) in enumerate(pairwise(nodes)):
         dt = there.t - here.t
         v_cond, v_uncond = branches(x, i)
-        ahead = dtg_step(x, v_cond, v_uncond, here.w_cond, here.w_uncond, dt)
+        w = weights(here, v_uncond)
+        ahead = dtg_step(x, v_cond, v_uncond, *w, dt)
         if solver == "heun" and there.t > 0:
             u_cond, u_uncond = branches(ahead, i + 1)
-            half = dtg_step(x, v_cond, v_uncond, here.w_cond, here.w_uncond, dt / 2)
-            ahead = dtg_step(half, u_cond, u_uncond, there.w_cond, there.w_uncond, dt / 2)
+            half = dtg_step(x, v_cond, v_uncond, *w, dt / 2)
+            ahead = dtg_step(half, u_cond, u_uncond, *weights(there, u_uncond), dt / 2)
         x = ahead
         if on_step is not None:
             on_step(

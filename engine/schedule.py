@@ -9,6 +9,9 @@ decay f with f(1) = 1 and f(0) = 0,
     SNR_eff     = a_tau^2 / sigma_eff^2
 
 with sigma_t = t and a_t = 1 - t.
+
+An annealed alpha within `ALPHA_ONE` of 1 is exactly 1, so that the unconditional branch has no
+weight there: an exponential decay gets arbitrarily near 1, and only t = 0 would reach it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,11 @@ from typing import NamedTuple
 from .config import DTG
 
 DECAYS = ("exponential", "cosine", "linear", "constant")
+
+
+# What this changes in an Euler step, |dt| |alpha - 1| |v_cond - v_uncond|, is at most half a unit
+# in the last place of an fp32 state of size 1 as long as |dt| |v_cond - v_uncond| <= 1 / 16.
+ALPHA_ONE = 2.0**-20
 
 
 class Node(NamedTuple):
@@ -85,6 +93,8 @@ def node(dtg: DTG, t: float) -> Node:
     alpha = 1 + (dtg.alpha0 - 1) * f
     if dtg.alpha_clip:
         alpha = min(alpha, alpha_max(t, tau))
+    if abs(alpha - 1) <= ALPHA_ONE:
+        alpha = 1.0
     # In x0 space x_t - t v_dtg = x0_dtg; the unconditional x0 is x_t - tau v_uncond.
     ratio = 1.0 if dtg.space == "velocity" or t == 0 else tau / t
     return Node(t, tau, alpha, alpha, (1 - alpha) * ratio)

@@ -27,13 +27,14 @@ EMBED = {
 }
 # fmt: on
 MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "help"}
+SPEED = {"elide-tol", "branches"}
 MODELS = {"vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 
 
 def test_help_has_every_option(cli) -> None:
     result = cli("restore", "--help")
     assert (result.code, result.err) == (0, "")
-    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE | MODELS
+    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE | MODELS | SPEED
     assert "backbone's own" in result.out and "WxH" in result.out
 
 

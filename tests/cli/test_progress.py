@@ -29,6 +29,12 @@ def test_plain_is_what_a_pipe_gets(cli, files) -> None:
     assert "refine" in second and "peak memory" in second
 
 
+def test_summary_tells_what_elision_saved(cli, files) -> None:
+    options = ["--progress", "plain", "--elide-tol", "1", "--alpha0", "1.5"]
+    result = cli("restore", files.clip, "o.mkv", *files.quick, *options)
+    assert "15 evaluations (5 saved)" in result.out  # of 5 chunks of 2 steps
+
+
 def test_json_lines(cli, files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_progress.JsonLines, "interval", 0.0)
     result = cli("restore", files.clip, "o.mkv", *files.quick, "--progress", "json")

@@ -34,6 +34,8 @@ RUN = {
     "tile_overlap": [-1, 100_001],
     "offload": ["layer", None, True],
     "weights": ["int4", None, "fp16"],
+    "elide_tol": [-0.01, 1.1, math.nan, None, "0.1"],
+    "branches": ["both", None, "Batched"],
     "vae_tile": [(-8, 8), (8,), "96x96"],
     "tile": [(-8, 8), (8, -8), (8,), (8, 8, 8), 96, "96x96", (96.5, 96), (100_001, 8)],
 }

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from dtg_restore.engine.backbones.dit import Conditioning
 from dtg_restore.engine.backbones.mini import TAGS, MiniBackbone, MiniDiT
+from dtg_restore.engine.branches import BranchPlan
 from dtg_restore.engine.config import DTG
+from dtg_restore.engine.elision import Elision
 from dtg_restore.engine.guidance import TiledBranches
 from dtg_restore.engine.sampler import sample
 from dtg_restore.engine.schedule import Node, nodes
@@ -39,10 +41,19 @@ class Spy:
 
 
 def branches_of(
-    backbone, table: list[Node], tile=(16, 16), overlap: int = 8, batch: int = 4, context=None
+    backbone,
+    table: list[Node],
+    tile=(16, 16),
+    overlap: int = 8,
+    batch: int = 4,
+    context=None,
+    elision: Elision | None = None,
+    way: str = "batched",
 ) -> TiledBranches:
     cut = tiles(*SIZE, tile, overlap, 8)
-    return TiledBranches(backbone, context or backbone, table, cut, SIZE, batch)
+    plan = BranchPlan(way, {}, torch.device("cpu"))
+    elision = elision or Elision(0.0)
+    return TiledBranches(backbone, context or backbone, table, cut, SIZE, batch, elision, plan)
 
 
 @pytest.fixture
@@ -99,6 +110,42 @@ def test_elision_equals_the_run_without_it(network: MiniDiT, x: Tensor) -> None:
         return cond(x, index)[0], network(x, t, network.condition(t, tags))
 
     assert torch.equal(sample(both, x, table), elided)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_sequential_calls_one_branch_after_the_other(x: Tensor, batch: int) -> None:
+    spy = Spy()
+    v_cond, v_uncond = branches_of(spy, GUIDED, batch=batch, way="sequential")(x, 1)
+    torch.testing.assert_close(v_cond, torch.full_like(x, GUIDED[1].t))
+    torch.testing.assert_close(v_uncond, torch.full_like(x, GUIDED[1].tau))
+    assert len(spy.calls) == 2 * -(-8 // batch)
+    for (first, _, cond), (second, _, uncond) in zip(spy.calls[::2], spy.calls[1::2], strict=True):
+        assert torch.equal(first, second) and len(first) <= batch
+        assert cond == (1, ("cond",), len(first)) and uncond == (1, ("uncond",), len(first))
+
+
+def test_both_ways_agree_in_fp32(network: MiniDiT, x: Tensor) -> None:
+    backbone = MiniBackbone(network, torch.device("cpu"), torch.float32)
+    context = backbone.prepare("clean", "null", GUIDED)
+    batched, sequential = (
+        sample(branches_of(backbone, GUIDED, context=context, way=way), x, GUIDED)
+        for way in ("batched", "sequential")
+    )
+    torch.testing.assert_close(sequential, batched, rtol=0, atol=1e-5)
+
+
+def test_elided_evaluations_are_not_made(x: Tensor) -> None:
+    """With the times as velocities, the gap at node 0 is (0.5 - 0.3) / (2 * 0.5 - 0.3) = 2 / 7."""
+    spy, elision = Spy(), Elision(0.3)
+    branches = branches_of(spy, GUIDED, tile=(0, 0), elision=elision)
+    sample(branches, x, GUIDED)
+    assert [c[1] for _, _, c in spy.calls] == [("cond", "uncond"), ("cond",), ("cond",)]
+    assert branches.evaluations == Counter(cond=3, uncond=1)
+    assert (elision.saved, elision.weightless) == (2, 0)
+    assert elision.largest_error == pytest.approx(2 / 3 * 2 / 7, rel=1e-5)
+    spy.calls.clear()
+    sample(branches, x, GUIDED)  # the next chunk is measured anew
+    assert [c[1] for _, _, c in spy.calls] == [("cond", "uncond"), ("cond",), ("cond",)]
 
 
 def test_evaluations_are_counted_by_branch(x: Tensor) -> None:
