@@ -61,6 +61,23 @@ def codec(result: dict[str, Any]) -> str:
     return markdown(["Wan VAE", "diffusers", "ours", "ratio", "largest difference / scale"], rows)
 
 
+def peers(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["name"],
+            row["peer"],
+            f"{min(row['seconds']['peer']):.1f} s",
+            f"{min(row['seconds']['ours']):.1f} s",
+            f"{row['ratio']:.2f}",
+            f"{row['max_error']:.0e}",
+            f"{row['psnr']:.0f} dB",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["small Wan", "against", "its time", "ours", "ratio", "largest error / scale", "PSNR"]
+    return markdown(header, rows)
+
+
 def wan_memory(result: dict[str, Any]) -> str:
     rows = [
         [
@@ -77,6 +94,7 @@ def wan_memory(result: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("quality_mini.json", quality),
     "codec": ("codec_wan.json", codec),
+    "peers": ("peers_small.json", peers),
     "wan-memory": ("wan_memory.json", wan_memory),
     "super-resolution": ("sr_mini.json", super_resolution),
 }
