@@ -26,6 +26,9 @@ run info python3 -m dtg_restore.cli info
 run tests-gpu python3 -m pytest -m gpu -q
 run tests-kernels python3 -m pytest tests/kernels -q
 run bench-kernels python3 -m dtg_restore.bench.kernels --all-cases --json "$results/kernels.json"
+run bench-step python3 -m dtg_restore.bench.step --json "$results/step.json"
+run bench-roofline python3 -m dtg_restore.bench.roofline --json "$results/roofline.json"
+run bench-throughput python3 -m dtg_restore.bench.throughput --json "$results/throughput.json"
 run bench-wan python3 -m dtg_restore.bench.wan step --sizes 1.3B 14B --json "$results/wan_step.json"
 run demo python3 -m dtg_restore.cli restore assets/demo.mp4 "$results/demo.mp4" --overwrite \
     --progress plain --report "$results/demo.json"
