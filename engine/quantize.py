@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .errors import EngineError
 
+ROWS = 256  # that are quantised at a time
 # Kind -> dtype and the largest magnitude that is used of it.
 KINDS = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
 
@@ -30,14 +31,19 @@ def quantize_linear(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     finite.  On the meta device shapes and dtypes alone.
     """
     dtype, limit = KINDS[kind]
-    weight = weight.detach().float()
-    peak = weight.abs().amax(dim=1, keepdim=True)
-    if not weight.is_meta and not peak.isfinite().all():
-        raise EngineError(f"weights that are not finite cannot be held as {kind}")
-    scale = peak / limit
-    scale = torch.where(scale > 0, scale, 1.0)
-    q = (weight / scale).clamp_(-limit, limit)
-    return (q.round_() if dtype is torch.int8 else q).to(dtype), scale
+    q = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    scale = weight.new_empty((weight.shape[0], 1), dtype=torch.float32)
+    for first in range(0, weight.shape[0], ROWS):  # a whole matrix in fp32 would be held for long
+        rows = slice(first, first + ROWS)
+        part = weight.detach()[rows].float()
+        peak = part.abs().amax(dim=1, keepdim=True)
+        if not part.is_meta and not peak.isfinite().all():
+            raise EngineError(f"weights that are not finite cannot be held as {kind}")
+        step = peak / limit  # which may underflow
+        scale[rows] = torch.where(step > 0, step, 1.0)
+        part = (part / scale[rows]).clamp_(-limit, limit)  # `weight` may lie in a read-only mapping
+        q[rows] = (part.round_() if dtype is torch.int8 else part).to(dtype)
+    return q, scale
 
 
 class QuantizedLinear(nn.Module):
