@@ -16,25 +16,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from ..engine.media import open_writer
 from ..engine.types import ColourTags
+from .pattern import moving
 from .provenance import provenance
 
 
 def write_clip(path: Path, num_frames: int, width: int, height: int) -> None:
-    """A pattern that drifts, so that no two frames are equal."""
-    generator = torch.Generator().manual_seed(0)
-    picture = F.interpolate(
-        torch.rand(1, 3, 9, 13, generator=generator), (height, 4 * width), mode="bicubic"
-    )[0].clamp(0, 1)
     with open_writer(
         path, width=width, height=height, fps=Fraction(24), colour=ColourTags()
     ) as writer:
-        for i in range(num_frames):
-            writer.write(picture.roll(-i, dims=-1)[..., :width])
+        for frame in moving(num_frames, height, width):
+            writer.write(frame)
 
 
 def peak(num_frames: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from ..engine.run import Run
 from ..engine.schedule import nodes
 from ..engine.types import Tile
 from .kernels import seconds
+from .pattern import moving
 from .provenance import ROOT, provenance
 from .random_wan import Diffusers, WanSize, model_folder
 
@@ -103,9 +104,7 @@ def read_clip(size: WanSize, path: Path = CLIP) -> Tensor:
             frames = torch.stack(list(islice(reader, size.frames)))
         if len(frames) == size.frames:
             return F.interpolate(frames, (size.height, size.width), mode="area")
-    coarse = torch.rand(1, 3, 9, 13, generator=torch.Generator().manual_seed(0))
-    picture = F.interpolate(coarse, (size.height, 2 * size.width), mode="bicubic").clamp(0, 1)[0]
-    return torch.stack([picture[..., 2 * i : 2 * i + size.width] for i in range(size.frames)])
+    return torch.stack(list(moving(size.frames, size.height, size.width)))
 
 
 @torch.inference_mode()

@@ -24,16 +24,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..engine.backbones.wan_layout import WanConfig
 from ..engine.devices import resolve_device, resolve_dtype
 from ..engine.offload import module_bytes
 from ..engine.plan import matmul_flops
 from ..engine.restorer import Restorer
 from ..engine.schedule import nodes
+from .kernels import seconds
 from .provenance import provenance
-from .wan import build, constants
-
-SMALL = WanConfig(512, 8, 8, 2048, 16, 4096, 256, (1, 2, 2))
+from .wan import SIZES, build, constants
 
 
 class Stage(NamedTuple):
@@ -58,7 +56,7 @@ def copy_bandwidth(device: torch.device, seconds: float = 0.3) -> float:
 
 
 def stages(device: torch.device, dtype: torch.dtype) -> list[Stage]:
-    wan = build(SMALL, device, dtype)
+    wan = build(SIZES["small"], device, dtype)
     table = constants(wan, device, nodes=2)
     x = torch.randn(2, 16, 5, 32, 48, device=device)
     restorer = Restorer.load(backbone="mini", sr="mini-x2")
@@ -75,23 +73,16 @@ def stages(device: torch.device, dtype: torch.dtype) -> list[Stage]:
     ]
 
 
-def measure(stage: Stage, rounds: int) -> dict[str, Any]:
-    cuda = torch.cuda.is_available()
+def measure(stage: Stage, device: torch.device, rounds: int) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         result = stage.call()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        stage.call()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+    times = [seconds(stage.call, device) for _ in range(rounds)]
     return {
         "stage": stage.name,
         "flop": counter.get_total_flops(),
         "bytes": stage.inputs.nbytes + result.nbytes + module_bytes(stage.module),
-        "median_s": median(seconds),
-        "best_s": min(seconds),
+        "median_s": median(times),
+        "best_s": min(times),
     }
 
 
@@ -112,7 +103,7 @@ def main() -> None:
     for stage in stages(device, resolve_dtype("auto", device)):
         flops = max(flops, *(matmul_flops(device, 0.1) for _ in range(10)))
         moved = max(moved, *(copy_bandwidth(device) for _ in range(3)))
-        rows.append(measure(stage, options.rounds))
+        rows.append(measure(stage, device, options.rounds))
     rows = [against_floor(row, flops, moved) for row in rows]
     for row in rows:
         print(json.dumps(row))

@@ -46,12 +46,12 @@ from ..engine.schedule import Node, nodes
 from ..engine.types import Tile
 from .kernels import seconds
 from .provenance import provenance
-from .wan import PATCH, SIZES, TEXT_TOKENS, build
+from .wan import SIZES, TEXT_TOKENS, build
 
 # Name -> network, and latents (C, T, H, W).
 WAN = {
     "tiny": (SIZES["tiny"], (16, 2, 8, 8)),
-    "small": (WanConfig(512, 8, 8, 2048, 16, 4096, 256, PATCH), (16, 5, 32, 48)),
+    "small": (SIZES["small"], (16, 5, 32, 48)),
     "1.3B": (SIZES["1.3B"], (16, 21, 60, 104)),
     "14B": (SIZES["14B"], (16, 21, 60, 104)),
 }

@@ -12,27 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from ..engine.restorer import Restorer
+from .pattern import moving
 from .provenance import provenance
-
-
-def moving(num_frames: int, height: int, width: int) -> Iterator[Tensor]:
-    """A pattern that drifts, so that no two frames are equal."""
-    generator = torch.Generator().manual_seed(0)
-    picture = F.interpolate(
-        torch.rand(1, 3, 9, 13, generator=generator), (height, 4 * width), mode="bicubic"
-    )[0].clamp(0, 1)
-    for i in range(num_frames):
-        yield picture.roll(-i, dims=-1)[..., :width].clone()
 
 
 def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[str, float]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +28,14 @@ import torch
 import torch.nn.functional as F
 
 from ..engine.backbones.dit import Table
-from ..engine.backbones.wan import CODECS
+from ..engine.backbones.wan import TEXT_TOKENS, facts_for
 from ..engine.backbones.wan_dit import WanDiT
 from ..engine.backbones.wan_layout import WanConfig
+from ..engine.backbones.wan_weights import held_dtype
 from ..engine.devices import resolve_device, resolve_dtype
 from ..engine.offload import module_bytes
 from ..engine.plan import matmul_flops
+from .kernels import seconds
 from .live_bytes import LiveBytes
 from .provenance import provenance
 
@@ -43,9 +44,9 @@ SIZES = {
     "1.3B": WanConfig(1536, 12, 30, 8960, 16, 4096, 256, PATCH),
     "5B": WanConfig(3072, 24, 30, 14336, 48, 4096, 256, PATCH),
     "14B": WanConfig(5120, 40, 40, 13824, 16, 4096, 256, PATCH),
+    "small": WanConfig(512, 8, 8, 2048, 16, 4096, 256, PATCH),
     "tiny": WanConfig(96, 2, 2, 192, 16, 64, 64, PATCH),  # to try the command on a CPU
 }
-TEXT_TOKENS = 512
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -54,8 +55,7 @@ def build(config: WanConfig, device: torch.device, dtype: torch.dtype) -> WanDiT
     with torch.device("meta"):
         network = WanDiT(config).eval().requires_grad_(False)
     for name, parameter in network.named_parameters():
-        small = any(part in name for part in ("time_embedder", "scale_shift_table", "norm"))
-        parameter.data = parameter.data.to(torch.float32 if small else dtype)
+        parameter.data = parameter.data.to(held_dtype(name, dtype))
     network.to_empty(device=device)
     if device.type != "meta":
         for parameter in network.parameters():
@@ -110,32 +110,25 @@ def step(config: WanConfig, frames: int, height: int, width: int, repeats: int) 
     dtype = resolve_dtype("auto", device)
     network = build(config, device, dtype)
     table = constants(network, device, nodes=2)
-    cell = CODECS[config.channels].pixels
-    size = ((frames - 1) // 4 + 1, height // cell, width // cell)
+    facts = facts_for(config, parameters=0)
+    cell = facts.codec.pixels
+    size = (facts.codec.latent_frames(frames), height // cell, width // cell)
     x = torch.randn(2, config.channels, *size, device=device)
     pair, single = table.at(0, slice(0, 2), 1), table.at(0, slice(0, 1), 1)
     peak = matmul_flops(device)
-    flops = 2 * network_flops(config, size)
+    flops = 2 * facts.flops(frames, height, width)
     result: dict[str, Any] = {"matmul_flops_per_second": peak, "flops_per_step": flops}
     for name, call in (
         ("batched", lambda: network(x, pair)),
         ("sequential", lambda: [network(x[:1], single) for _ in range(2)]),
     ):
-        seconds, held = timed(call, device, repeats)
+        took, held = timed(call, device, repeats)
         result[name] = {
-            "seconds": round(seconds, 4),
-            "share_of_peak": round(flops / seconds / peak, 3),
+            "seconds": round(took, 4),
+            "share_of_peak": round(flops / took / peak, 3),
             "peak_bytes": held,
         }
     return result
-
-
-def network_flops(config: WanConfig, size: tuple[int, int, int]) -> float:
-    """Of one evaluation: matrices, both attentions, ends."""
-    n, d = size[0] * (size[1] // 2) * (size[2] // 2), config.dim
-    matrices = 4 * d * d + 2 * d * d + 2 * d * config.ffn_dim
-    attention = 2 * n * d + 2 * TEXT_TOKENS * d
-    return 2.0 * n * (config.depth * (matrices + attention) + 2 * d * config.patch_channels)
 
 
 def timed(call: Any, device: torch.device, repeats: int) -> tuple[float, int | None]:
@@ -144,16 +137,8 @@ def timed(call: Any, device: torch.device, repeats: int) -> tuple[float, int | N
     call()
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = []
-    for _ in range(repeats):
-        if is_cuda:
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        call()
-        if is_cuda:
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return median(seconds), torch.cuda.max_memory_allocated(device) if is_cuda else None
+    found = median(seconds(call, device) for _ in range(repeats))
+    return found, torch.cuda.max_memory_allocated(device) if is_cuda else None
 
 
 def main() -> None:

@@ -49,6 +49,7 @@ def hardware() -> dict[str, Any]:
     import torch
 
     from ..engine.devices import resolve_device
+    from ..engine.memory import memory_size
     from ..engine.report import machine
 
     gpus = []
@@ -66,17 +67,10 @@ def hardware() -> dict[str, Any]:
     return here | {
         "device": str(resolve_device("auto")),
         "cores": os.cpu_count(),
-        "memory_bytes": _memory(),
+        "memory_bytes": memory_size(torch.device("cpu")),
         "gpus": gpus,
         "gpu_reason": None if gpus else _why_no_gpu(),
     }
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _why_no_gpu() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from math import prod
@@ -13,9 +13,7 @@ from typing import Any
 import torch
 
 from .errors import DTGError, EngineError
-from .shards import open_shards
-
-SHOWN_KEYS = 5  # of a key report, so that it stays one line
+from .shards import open_shards, refuse_keys
 
 
 @cache
@@ -65,19 +63,17 @@ def load_module(name: str, folder: Path, device: torch.device, dtype: torch.dtyp
             output_loading_info=True,
             low_cpu_mem_usage=True,  # one copy; and what is to stay in fp32 is kept in it
         )
-        problems = [
-            f"{what} {', '.join(map(str, keys[:SHOWN_KEYS]))}"
-            + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
-            for what, keys in (
-                ("missing", sorted(report["missing_keys"])),
-                ("unexpected", sorted(report["unexpected_keys"])),
-                ("misshapen", list(report["mismatched_keys"])),
-            )
-            if keys
-        ]
-        if problems:
-            raise EngineError(f"{folder} does not fit {name}: {'; '.join(problems)}")
+        check_report(folder, name, report)
         return module.to(device).eval().requires_grad_(False)
+
+
+def check_report(folder: Path, name: str, report: Mapping[str, Iterable[Any]]) -> None:
+    """EngineError where diffusers or transformers found other keys than the class `name` has.
+
+    `report` is their loading info.
+    """
+    kinds = ("missing", "unexpected", "mismatched")
+    refuse_keys(folder, name, {kind: sorted(map(str, report[f"{kind}_keys"])) for kind in kinds})
 
 
 @contextmanager

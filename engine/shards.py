@@ -10,7 +10,7 @@ import json
 import mmap
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -149,30 +149,31 @@ def check_keys(
         reshaped or {}
     )
     found = {rename(key): shape for key, shape in shards.shapes.items()}
-    problems = [
-        f"{kind} {_some(keys)}"
-        for kind, keys in (
-            ("missing", sorted(expected.keys() - found.keys())),
-            ("unexpected", sorted(found.keys() - expected.keys())),
-            (
-                "wrong shape",
-                [
-                    f"{key} {found[key]} instead of {expected[key]}"
-                    for key in sorted(expected.keys() & found.keys())
-                    if found[key] != expected[key]
-                ],
-            ),
-        )
-        if keys
-    ]
-    if problems:
-        raise EngineError(f"{shards.source} does not fit the model: {'; '.join(problems)}")
+    refuse_keys(
+        shards.source,
+        "the model",
+        {
+            "missing": sorted(expected.keys() - found.keys()),
+            "unexpected": sorted(found.keys() - expected.keys()),
+            "wrong shape": [
+                f"{key} {found[key]} instead of {expected[key]}"
+                for key in sorted(expected.keys() & found.keys())
+                if found[key] != expected[key]
+            ],
+        },
+    )
 
 
-def _some(keys: Iterable[str]) -> str:
-    keys = list(keys)
+def refuse_keys(source: Path, model: str, problems: Mapping[str, Sequence[Any]]) -> None:
+    """EngineError that names the keys of every kind of problem, unless there are none."""
+    found = [f"{kind} {_some(keys)}" for kind, keys in problems.items() if keys]
+    if found:
+        raise EngineError(f"{source} does not fit {model}: {'; '.join(found)}")
+
+
+def _some(keys: Sequence[Any]) -> str:
     rest = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + rest
+    return ", ".join(map(str, keys[:NAMED])) + rest
 
 
 def load_into(

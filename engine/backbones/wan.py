@@ -24,7 +24,7 @@ from .base import BackboneFacts
 from .dit import BRANCHES, Conditioning, Table, rows_of
 from .facts import RESTORATION_NEGATIVE, RESTORATION_PROMPT, TEXT_DEFAULTS
 from .wan_dit import WanDiT
-from .wan_layout import Expert, experts
+from .wan_layout import Expert, WanConfig, experts
 from .wan_weights import check, read
 
 # By the channels of the latents, which tell the two codecs apart; bench/results/codec_wan.json.
@@ -138,43 +138,54 @@ def _stack(embeds: tuple[Embeds, Embeds]) -> Tensor:
     return torch.cat([F.pad(part, (0, 0, 0, length - part.shape[1])) for part in text])
 
 
+def facts_for(
+    config: WanConfig, parameters: int, experts: tuple[float, ...] = (0.0,)
+) -> BackboneFacts:
+    """Those of a model of that size; see `BackboneFacts` for `experts`."""
+    return BackboneFacts(
+        name="wan",
+        codec=CODECS[config.channels],
+        patch=config.patch,
+        parameters=parameters,
+        width=config.dim,
+        depth=config.depth,
+        ffn_width=config.ffn_dim,
+        context_tokens=TEXT_TOKENS,
+        live_channels=live_channels(config.dim, config.ffn_dim),
+        chunk=81,
+        overlap=9,
+        tile=(832, 480),
+        tile_overlap=64,
+        tile_batch=1,
+        defaults=TEXT_DEFAULTS,
+        prompt=RESTORATION_PROMPT,
+        negative_prompt=RESTORATION_NEGATIVE,
+        can_wait=True,
+        experts=experts,
+    )
+
+
 class WanFamily:
     """Folders of diffusers, of the original code, and single files."""
 
     def facts(self, path: Path) -> BackboneFacts:
-        found = experts(path)
+        return self._facts(path, experts(path))
+
+    def _facts(self, path: Path, found: Sequence[Expert]) -> BackboneFacts:
         config = found[0].config
         if config.channels not in CODECS:
             raise EngineError(
                 f"{path} works on latents of {config.channels} channels: no codec has them"
             )
-        return BackboneFacts(
-            name="wan",
-            codec=CODECS[config.channels],
-            patch=config.patch,
-            parameters=sum(expert.parameters for expert in found),
-            width=config.dim,
-            depth=config.depth,
-            ffn_width=config.ffn_dim,
-            context_tokens=TEXT_TOKENS,
-            live_channels=live_channels(config.dim, config.ffn_dim),
-            chunk=81,
-            overlap=9,
-            tile=(832, 480),
-            tile_overlap=64,
-            tile_batch=1,
-            defaults=TEXT_DEFAULTS,
-            prompt=RESTORATION_PROMPT,
-            negative_prompt=RESTORATION_NEGATIVE,
-            can_wait=True,
-            experts=tuple(expert.t_from for expert in found),
-        )
+        parameters = sum(expert.parameters for expert in found)
+        return facts_for(config, parameters, tuple(expert.t_from for expert in found))
 
     def backbone(
         self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype
     ) -> WanBackbone:
-        prompts = self.prompts(path, config, device)
-        return WanBackbone(self.facts(path), experts(path), prompts, config, device, dtype)
+        found = experts(path)
+        prompts = self._prompts(path, found, config, device)
+        return WanBackbone(self._facts(path, found), found, prompts, config, device, dtype)
 
     def codec(
         self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype
@@ -182,8 +193,13 @@ class WanFamily:
         return load_wan_codec(path, self.facts(path).codec, config, device, dtype)
 
     def prompts(self, path: Path, config: RestoreConfig, device: torch.device) -> PromptSource:
+        return self._prompts(path, experts(path), config, device)
+
+    def _prompts(
+        self, path: Path, found: Sequence[Expert], config: RestoreConfig, device: torch.device
+    ) -> PromptSource:
         encode, identity = umt5_encoder(path, device, resolve_dtype(config.dtype, device))
-        width = {"prompt_embeds": experts(path)[0].config.text_dim}
+        width = {"prompt_embeds": found[0].config.text_dim}
         return PromptSource(width, encode, identity, config.prompt_embeds)
 
 

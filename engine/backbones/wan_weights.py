@@ -16,6 +16,11 @@ IN_FP32 = ("time_embedder", "scale_shift_table", "norm")  # parts of names: smal
 HOST = torch.device("cpu")
 
 
+def held_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """In which the parameter `name` of a network of `dtype` is held."""
+    return torch.float32 if any(part in name for part in IN_FP32) else dtype
+
+
 def check(expert: Expert, weights: str) -> None:
     """EngineError that names every key that is missing, unexpected or misshapen; reads headers."""
     config = expert.config
@@ -40,8 +45,7 @@ def read(expert: Expert, config: RestoreConfig, device: torch.device, dtype: tor
             return module.take(tensor.to(target))
         if name == "patch_embedding.weight":
             tensor = tensor.flatten(1)  # a convolution whose stride is its size
-        in_fp32 = any(part in name for part in IN_FP32)
-        return tensor.to(target, torch.float32 if in_fp32 else dtype, copy=True)
+        return tensor.to(target, held_dtype(name, dtype), copy=True)
 
     load_into(network, expert.shards, expert.rename, place)
     if config.offload == "block":

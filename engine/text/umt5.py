@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusers_folder import as_engine_error
+from ..diffusers_folder import as_engine_error, check_report
 from ..errors import EngineError
 from .embeds import Embeds, Encode
 
@@ -116,12 +116,7 @@ def _load_network(transformers: Any, folder: Path, dtype: torch.dtype) -> Any:
             ignore_mismatched_sizes=True,  # they are an error here, which names them
             output_loading_info=True,
         )
-        for what in ("missing", "unexpected", "mismatched"):
-            if keys := sorted(map(str, report[f"{what}_keys"])):
-                raise EngineError(
-                    f"{folder} does not fit UMT5EncoderModel: {what} {', '.join(keys[:5])}"
-                    + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
-                )
+        check_report(folder, "UMT5EncoderModel", report)
         return network.eval().requires_grad_(False)
 
 
