@@ -38,7 +38,7 @@ TEXT_TOKENS = 512
 def live_channels(dim: int, ffn_dim: int) -> float:
     """What a pass holds per token and channel, in self-attention or in the feed-forward layer,
     whichever is more; bench/results/wan_memory.json."""
-    return max(12.1, 2 * ffn_dim / dim + 4.2)
+    return max(11.1, 2 * ffn_dim / dim + 3.2)
 
 
 class Part(NamedTuple):
