@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from . import native
+from .attention import OP as _attention
+from .attention import attention
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
@@ -21,6 +23,7 @@ from .rmsnorm_rope import rmsnorm_rope
 __all__ = [
     "OPS",
     "KernelChoiceError",
+    "attention",
     "check_environment",
     "describe",
     "dtg_step",
@@ -36,6 +39,7 @@ OPS: tuple[Op, ...] = (
     _layernorm_modulate,
     _gate_residual_norm,
     _rmsnorm_rope,
+    _attention,
 )
 
 
