@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from . import native
+from .attention import OP as _attention
+from .attention import attention
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
@@ -23,6 +25,7 @@ from .rmsnorm_rope import rmsnorm_rope
 __all__ = [
     "OPS",
     "KernelChoiceError",
+    "attention",
     "check_environment",
     "describe",
     "dtg_step",
@@ -40,6 +43,7 @@ OPS: tuple[Op, ...] = (
     _gate_residual_norm,
     _linear,
     _rmsnorm_rope,
+    _attention,
 )
 
 
