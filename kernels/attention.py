@@ -4,8 +4,8 @@
 
 Order of preference, by what is published; `--attention` and DTG_KERNELS overrule it:
 
-native    on a CPU: own code (csrc/attention.cpp), in fp32 a fifth faster than SDPA, in bf16, where the
-          processor multiplies it, twice as fast (bench/results/kernels.json)
+native    on a CPU: own code (csrc/attention.cpp), in fp32 a fifth faster than SDPA, in bf16, where
+          the processor multiplies it, nearly twice as fast (bench/results/kernels.json)
 flash3    the fastest on Hopper (sm_90), and only there: 650 TFLOP/s in bf16 with heads of 128 and
           long sequences, where cuDNN has 595 and flash2 370 (Shah et al., "FlashAttention-3", 2024)
 cudnn     the second on Hopper; the first on Blackwell for data centres (sm_100), whose matrix units

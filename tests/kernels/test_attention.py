@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dtg_restore.kernels import KernelChoiceError, attention
+from dtg_restore.kernels import KernelChoiceError, attention, native
 from dtg_restore.kernels import attention_libraries as libraries
-from dtg_restore.kernels import native
 from dtg_restore.kernels.attention import OP, TOLERANCE
 from dtg_restore.kernels.dispatch import Case
 
