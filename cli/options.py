@@ -48,7 +48,8 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         ),
         "weights": (
             "|".join(WEIGHTS),
-            "How the refinement model's matrices are held: in the dtype, or in one byte each.",
+            "How the refinement model's matrices are held: in the dtype, or in one byte each; "
+            "int8-dynamic computes in 8 bits as well, which is faster on a CPU and less exact.",
         ),
         "prompt_embeds": (
             "FILE",

@@ -16,7 +16,7 @@ SPACES = ("velocity", "x0")
 SOLVERS = ("euler", "heun")
 MODES = ("dtg", "cfg", "none")
 OFFLOADS = ("none", "block", "model")
-WEIGHTS = ("auto", "fp8", "int8")
+WEIGHTS = ("auto", "fp8", "int8", "int8-dynamic")
 BRANCHES = ("auto", "batched", "sequential")
 ATTENTIONS = ("auto", "native", "cudnn", "flash3", "flash2", "xformers", "sdpa", "sage")
 
@@ -111,7 +111,8 @@ class RestoreConfig:
         (0, 0) = the whole frame.
     prompt_embeds : safetensors file of prompt embeddings, so that no text encoder is needed.
     offload : "none", "block" or "model": what of the backbone stays on the device.
-    weights : "auto" (the dtype), "fp8" or "int8": how the backbone's matrices are held.
+    weights : "auto" (the dtype), "fp8" or "int8": how the backbone's matrices are held;
+        "int8-dynamic" computes in 8 bits too, on a CPU.
     sr : "mini-x2", "mini-x4", "none" or a path to weights.
     guidance : "dtg", "cfg" or "none" (SDEdit).
     t_start, steps, delta0, alpha0, schedule, kappa, space, alpha_clip, tau_floor, solver, shift :

@@ -19,6 +19,8 @@ from .layernorm_modulate import OP as _layernorm_modulate
 from .layernorm_modulate import layernorm_modulate
 from .linear import OP as _linear
 from .linear import linear
+from .linear_int8 import OP as _linear_int8
+from .linear_int8 import linear_int8
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
 
@@ -33,6 +35,7 @@ __all__ = [
     "gaussian_noise",
     "layernorm_modulate",
     "linear",
+    "linear_int8",
     "rmsnorm_rope",
 ]
 
@@ -42,6 +45,7 @@ OPS: tuple[Op, ...] = (
     _layernorm_modulate,
     _gate_residual_norm,
     _linear,
+    _linear_int8,
     _rmsnorm_rope,
     _attention,
 )

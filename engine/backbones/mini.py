@@ -28,6 +28,7 @@ from ..codecs import patch
 from ..codecs.pixels import PixelCodec
 from ..config import RestoreConfig
 from ..errors import ConfigError, EngineError
+from ..quantize import DYNAMIC, check_kind, quantize_blocks
 from ..schedule import Node
 from ..text.embeds import PromptSource
 from .attention import Attend
@@ -180,11 +181,18 @@ def facts_for(config: MiniConfig) -> BackboneFacts:
 
 
 def load_mini(
-    path: Path, device: torch.device, dtype: torch.dtype, attention: str = "auto"
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str = "auto",
+    weights: str = "auto",
 ) -> MiniBackbone:
     """Weights of this class; EngineError where they are not."""
+    check_kind(weights, device)
     network = MiniDiT(_config(load_config(path), path))
     load_state(network, load_checkpoint(path)[1], str(path))
+    if weights != "auto":
+        quantize_blocks(network, weights)
     return MiniBackbone(network, device, dtype, attention)
 
 
@@ -204,10 +212,10 @@ class MiniFamily:
     def backbone(
         self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype
     ) -> MiniBackbone:
-        for name, plain in (("offload", "none"), ("weights", "auto")):
-            if getattr(config, name) != plain:
+        for name, served in (("offload", ("none",)), ("weights", ("auto", DYNAMIC))):
+            if getattr(config, name) not in served:
                 raise ConfigError(f"{name} is {getattr(config, name)!r}: mini is too small for it")
-        return load_mini(path, device, dtype, config.attention)
+        return load_mini(path, device, dtype, config.attention, config.weights)
 
     def codec(
         self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype

@@ -17,6 +17,7 @@ from ..codecs.choice import load_wan_codec
 from ..config import RestoreConfig
 from ..devices import resolve_dtype
 from ..errors import EngineError
+from ..quantize import check_kind
 from ..schedule import Node
 from ..text.embeds import Embeds, PromptSource
 from ..text.umt5 import umt5_encoder
@@ -90,6 +91,7 @@ class WanBackbone:
         self._networks: dict[int, WanDiT] = {}
         head_dim = parts[0].config.dim // parts[0].config.heads
         self.attend = Attend(config.attention, head_dim, device, dtype)
+        check_kind(config.weights, device)
         for expert in parts:
             check(expert, config.weights)
 
