@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
+from ..kernels.color_match import METHODS
 from .errors import ConfigError
 
 SCHEDULES = ("exponential", "cosine", "linear", "constant")
@@ -18,6 +19,7 @@ MODES = ("dtg", "cfg", "none")
 OFFLOADS = ("none", "block", "model")
 WEIGHTS = ("auto", "fp8", "int8")
 BRANCHES = ("auto", "batched", "sequential")
+COLOR_MATCHES = ("none", *METHODS)
 
 
 def _one_of(name: str, value: Any, allowed: tuple) -> None:
@@ -120,6 +122,8 @@ class RestoreConfig:
         0 = only where it has no weight, which changes no bit.
     branches : "batched" (both branches in one call), "sequential", or "auto": as measured for the
         shape on this machine and kept in the user's cache.
+    color_match : refined frames take coarse colours of the input: "none", "wavelet" (all that is
+        coarser than about 32 pixels) or "adain" (mean and standard deviation of each channel).
     prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
     seed : of the noise, 0 .. 2^63 - 1.
     chunk, overlap : frames refined together, and shared by neighbours; None = the backbone's.
@@ -150,6 +154,7 @@ class RestoreConfig:
     shift: float | None = None
     elide_tol: float = 0.0
     branches: str = "auto"
+    color_match: str = "none"
     prompt: str | None = None
     negative_prompt: str | None = None
     seed: int = 0
@@ -178,6 +183,7 @@ class RestoreConfig:
         _one_of("weights", self.weights, WEIGHTS)
         _between("elide_tol", self.elide_tol, 0, 1)
         _one_of("branches", self.branches, BRANCHES)
+        _one_of("color_match", self.color_match, COLOR_MATCHES)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")
         self.dtg(DTG())  # checks what concerns the sampler

@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from . import native
+from .color_match import OP as _color_match
+from .color_match import color_match
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
@@ -15,19 +17,26 @@ from .gaussian_noise import OP as _gaussian_noise
 from .gaussian_noise import gaussian_noise
 from .layernorm_modulate import OP as _layernorm_modulate
 from .layernorm_modulate import layernorm_modulate
+from .rgb_to_yuv import OP as _rgb_to_yuv
+from .rgb_to_yuv import rgb_to_yuv
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
+from .yuv_to_rgb import OP as _yuv_to_rgb
+from .yuv_to_rgb import yuv_to_rgb
 
 __all__ = [
     "OPS",
     "KernelChoiceError",
     "check_environment",
+    "color_match",
     "describe",
     "dtg_step",
     "gate_residual_norm",
     "gaussian_noise",
     "layernorm_modulate",
+    "rgb_to_yuv",
     "rmsnorm_rope",
+    "yuv_to_rgb",
 ]
 
 OPS: tuple[Op, ...] = (
@@ -36,6 +45,9 @@ OPS: tuple[Op, ...] = (
     _layernorm_modulate,
     _gate_residual_norm,
     _rmsnorm_rope,
+    _yuv_to_rgb,
+    _rgb_to_yuv,
+    _color_match,
 )
 
 
