@@ -154,10 +154,10 @@ void color_match_adain(const ClipView& x, const ClipView& r, const ClipShape& sh
     if (shape.planes() * height * width == 0) return;
     for_all(shape.planes(), 0, num_threads, [&](std::int64_t plane, float*) {
         const Moments from = moments(x, plane, shape), to = moments(r, plane, shape);
-        const double gain = from.variance == to.variance
-                                ? 1.0
-                                : std::sqrt(to.variance) /
-                                      std::max(std::sqrt(from.variance), least_std);
+        const double gain =
+            from.variance == to.variance
+                ? 1.0
+                : std::sqrt(to.variance) / std::max(std::sqrt(from.variance), least_std);
         for (std::int64_t y = 0; y < height; ++y) {
             transfer(x.row(plane, y), out + (plane * height + y) * width, width,
                      static_cast<float>(from.mean), static_cast<float>(gain - 1.0),

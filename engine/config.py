@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
-from ..kernels.color_match import METHODS
 from .errors import ConfigError
 
 SCHEDULES = ("exponential", "cosine", "linear", "constant")
@@ -19,7 +18,7 @@ MODES = ("dtg", "cfg", "none")
 OFFLOADS = ("none", "block", "model")
 WEIGHTS = ("auto", "fp8", "int8")
 BRANCHES = ("auto", "batched", "sequential")
-COLOR_MATCHES = ("none", *METHODS)
+COLOR_MATCHES = ("none", "wavelet", "adain")
 
 
 def _one_of(name: str, value: Any, allowed: tuple) -> None:

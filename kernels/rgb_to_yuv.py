@@ -18,9 +18,15 @@ from torch import Tensor
 from . import native
 from . import triton as triton_kernels
 from .dispatch import Case, Implementation, Op, Tolerance, address_reasons
-from .yuv import Shifts, YuvCoding, check_coding, downsample_chroma, shift_reasons
-
-Planes = tuple[Tensor, Tensor, Tensor]
+from .yuv import (
+    Planes,
+    Shifts,
+    YuvCoding,
+    check_coding,
+    downsample_chroma,
+    empty_planes,
+    shift_reasons,
+)
 
 
 def rgb_to_yuv(rgb: Tensor, coding: YuvCoding, *, implementation: str | None = None) -> Planes:
@@ -60,17 +66,6 @@ def reference(rgb: Tensor, coding: YuvCoding) -> Planes:
     y, cb, cr = (
         plane.round().clamp_(0, m.peak).to(coding.dtype).contiguous()
         for plane in (luma * m.y_gain + m.y_offset, cb, cr)
-    )
-    return y, cb, cr
-
-
-def empty_planes(rgb: Tensor, coding: YuvCoding) -> Planes:
-    """New memory for the planes of a picture, on its device."""
-    height, width = rgb.shape[1:]
-    size = coding.chroma_size(height, width)
-    y, cb, cr = (
-        torch.empty(shape, dtype=coding.dtype, device=rgb.device)
-        for shape in ((height, width), size, size)
     )
     return y, cb, cr
 

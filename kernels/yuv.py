@@ -13,6 +13,7 @@ from torch import Tensor
 
 DTYPES = (torch.uint8, torch.uint16)
 Shifts = tuple[int, int]
+Planes = tuple[Tensor, Tensor, Tensor]
 
 
 class ToRgb(NamedTuple):
@@ -100,6 +101,17 @@ def check_coding(coding: YuvCoding) -> None:
 def shift_reasons(shifts: Shifts) -> list[str]:
     """4:1:1 and 4:1:0 are left to the reference."""
     return [f"chroma is subsampled by more than 2: shifts {shifts}"] if max(shifts) > 1 else []
+
+
+def empty_planes(rgb: Tensor, coding: YuvCoding) -> Planes:
+    """New memory for the planes of a picture, on its device."""
+    height, width = rgb.shape[1:]
+    size = coding.chroma_size(height, width)
+    y, cb, cr = (
+        torch.empty(shape, dtype=coding.dtype, device=rgb.device)
+        for shape in ((height, width), size, size)
+    )
+    return y, cb, cr
 
 
 def upsample_chroma(

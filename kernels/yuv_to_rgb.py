@@ -102,9 +102,7 @@ def _unsupported(device_type: str, y: Tensor, cb: Tensor, cr: Tensor, coding: Yu
     return address_reasons(device_type, rows, dtypes=DTYPES) + shift_reasons(coding.shifts)
 
 
-def _native_unsupported(
-    y: Tensor, cb: Tensor, cr: Tensor, coding: YuvCoding, _: bool
-) -> list[str]:
+def _native_unsupported(y: Tensor, cb: Tensor, cr: Tensor, coding: YuvCoding, _: bool) -> list[str]:
     return _unsupported("cpu", y, cb, cr, coding)
 
 
@@ -114,9 +112,7 @@ def _load_triton() -> Callable[..., Tensor]:
     return triton_yuv_to_rgb
 
 
-def _triton_unsupported(
-    y: Tensor, cb: Tensor, cr: Tensor, coding: YuvCoding, _: bool
-) -> list[str]:
+def _triton_unsupported(y: Tensor, cb: Tensor, cr: Tensor, coding: YuvCoding, _: bool) -> list[str]:
     return _unsupported(triton_kernels.device_type(), y, cb, cr, coding)
 
 

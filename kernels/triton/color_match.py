@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..color_match import RADII, statistics
+from ..coarse import RADII, statistics
 from . import picture_tile
 
 

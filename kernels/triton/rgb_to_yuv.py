@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..rgb_to_yuv import Planes, empty_planes
-from ..yuv import YuvCoding
+from ..yuv import Planes, YuvCoding, empty_planes
 from . import picture_tile
 
 

@@ -36,6 +36,7 @@ RUN = {
     "weights": ["int4", None, "fp16"],
     "elide_tol": [-0.01, 1.1, math.nan, None, "0.1"],
     "branches": ["both", None, "Batched"],
+    "color_match": ["wavelets", None, "AdaIN"],
     "vae_tile": [(-8, 8), (8,), "96x96"],
     "tile": [(-8, 8), (8, -8), (8,), (8, 8, 8), 96, "96x96", (96.5, 96), (100_001, 8)],
 }

@@ -19,8 +19,8 @@ struct ClipShape {
     std::int64_t planes() const { return num_frames * 3; }
 };
 
-// out, contiguous and overlapping neither clip: x + L (r - x), with L the low-pass of five levels of
-// the a-trous pyramid.  The result does not depend on num_threads.
+// out, contiguous and overlapping neither clip: x + L (r - x), with L the low-pass of five levels
+// of the a-trous pyramid.  The result does not depend on num_threads.
 void color_match_wavelet(const ClipView& x, const ClipView& r, const ClipShape& shape, float* out,
                          int num_threads);
 
