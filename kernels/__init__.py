@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from . import native
+from .anneal import OP as _anneal
+from .anneal import anneal
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
@@ -21,6 +23,7 @@ from .rmsnorm_rope import rmsnorm_rope
 __all__ = [
     "OPS",
     "KernelChoiceError",
+    "anneal",
     "check_environment",
     "describe",
     "dtg_step",
@@ -32,6 +35,7 @@ __all__ = [
 
 OPS: tuple[Op, ...] = (
     _dtg_step,
+    _anneal,
     _gaussian_noise,
     _layernorm_modulate,
     _gate_residual_norm,

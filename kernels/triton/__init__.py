@@ -45,11 +45,12 @@ def row_tile(rows: int, dim: int) -> dict[str, int]:
     A row of production width fills a program; narrow ones share one, and in the interpreter, where
     a program costs milliseconds, eight programs do all.
     """
-    width = _power_of_2(dim)
-    together = _power_of_2(-(-rows // 8)) if interpreted() else max(1, 1024 // width)
+    width = power_of_2(dim)
+    together = power_of_2(-(-rows // 8)) if interpreted() else max(1, 1024 // width)
     warps = min(16, max(4, together * width // 512))
     return {"BLOCK_ROWS": together, "BLOCK_D": width, "num_warps": warps}
 
 
-def _power_of_2(least: int) -> int:
+def power_of_2(least: int) -> int:
+    """The next one from `least` on."""
     return 1 << (max(least, 1) - 1).bit_length()
