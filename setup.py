@@ -78,8 +78,8 @@ class BuildNative(build_ext):
         except subprocess.CalledProcessError as error:
             if cuda != "auto" or "nvcc" not in error.stdout:
                 raise
-            reason = re.sub(r"[^\w .,:/+=-]", " ", f"nvcc failed: {first_error(error.stdout)}")
-            self.run_cmake(output, DTG_CUDA="off", DTG_CUDA_MISSING=reason[:300])
+            reason = re.sub(r"[^\w .,:/+=-]", " ", first_error(error.stdout))[:300]
+            self.run_cmake(output, DTG_CUDA="off", DTG_CUDA_MISSING=f"built without CUDA: {reason}")
 
     def run_cmake(self, output: Path, **options: str) -> None:
         import pybind11  # a build requirement; may be absent without build isolation

@@ -129,14 +129,15 @@ def _cuda(
     x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, table: Tensor, row: int | Tensor
 ) -> Tensor:
     out = torch.empty_like(x)
-    on_device = isinstance(row, Tensor)
+    # The kernel reads a row that is a tensor; the address of the first one is enough for a number.
+    rows, index = (table, row.data_ptr()) if isinstance(row, Tensor) else (table[row], 0)
     with native.cuda_stream(x.device) as stream:
         native.library().cuda.dtg_step(
             x=x.data_ptr(),
             v_cond=v_cond.data_ptr(),
             v_uncond=0 if v_uncond is None else v_uncond.data_ptr(),
-            table=(table if on_device else table[row]).data_ptr(),
-            row=row.data_ptr() if on_device else 0,
+            table=rows.data_ptr(),
+            row=index,
             out=out.data_ptr(),
             num=x.numel(),
             v_dtype=native.DTYPE_CODES[v_cond.dtype],

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -19,9 +20,7 @@ namespace {
 using dtg::pointer;
 using dtg::require;
 
-// Of tile_blend: the numbers of all tiles have to fit into the shared memory of a block, and the
-// groups of planes and of rows into a grid.
-constexpr std::int64_t kMaxTiles = 12000, kMaxPlanes = 500000, kMaxSide = 500000;
+constexpr std::int64_t kMaxPlanes = 500000, kMaxSide = 500000;  // what a grid of blocks can have
 
 dtg::Dtype dtype_of(int code) {
     require(code >= 0 && code <= 2,
@@ -57,7 +56,7 @@ void blend(std::uintptr_t values, std::uintptr_t origins, std::uintptr_t window_
     const auto [height, width] = size;
     require_sizes(shape, "shape");
     require_sizes(size, "size");
-    require(num <= kMaxTiles && planes <= kMaxPlanes, "too many tiles or planes");
+    require(num <= dtg::cuda::kMaxTiles && planes <= kMaxPlanes, "too many tiles or planes");
     require(std::max({tile_height, tile_width, height, width}) <= kMaxSide, "too large a side");
     require(planes * height * width == 0 || out, "out must not be null");
     require(

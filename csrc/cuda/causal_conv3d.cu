@@ -44,16 +44,15 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Word>
-void launch(const void* past, const void* chunk, void* out, const ConvInput& shape,
-            std::int64_t pixel_bytes, cudaStream_t stream) {
+void run(const void* past, const void* chunk, void* out, const ConvInput& shape,
+         std::int64_t pixel_bytes, void* stream) {
     const std::int64_t rows = shape.top + shape.height + shape.bottom;
     const std::int64_t num_rows = shape.batch * (shape.front + shape.frames) * rows;
     if (num_rows * (shape.left + shape.width + shape.right) == 0) return;
     const auto blocks = static_cast<unsigned>(std::min(num_rows, kMaxBlocks));
-    assemble_kernel<Word><<<blocks, kThreads, 0, stream>>>(
-        static_cast<const Word*>(past), static_cast<const Word*>(chunk), static_cast<Word*>(out),
-        shape, num_rows, static_cast<int>(pixel_bytes / sizeof(Word)));
-    check_launch("causal_conv3d");
+    launch("causal_conv3d", assemble_kernel<Word>, blocks, kThreads, stream,
+           static_cast<const Word*>(past), static_cast<const Word*>(chunk), static_cast<Word*>(out),
+           shape, num_rows, static_cast<int>(pixel_bytes / sizeof(Word)));
 }
 
 }  // namespace
@@ -67,11 +66,11 @@ void causal_conv3d(const void* past, const void* chunk, void* out, const ConvInp
         return bytes % word == 0 && is_aligned(past, width) && is_aligned(chunk, width) &&
                is_aligned(out, width);
     };
-    const auto run = fits(16)  ? launch<uint4>
-                     : fits(8) ? launch<uint2>
-                     : fits(4) ? launch<unsigned>
-                               : launch<unsigned short>;
-    run(past, chunk, out, shape, bytes, static_cast<cudaStream_t>(stream));
+    const auto assemble = fits(16)  ? run<uint4>
+                          : fits(8) ? run<uint2>
+                          : fits(4) ? run<unsigned>
+                                    : run<unsigned short>;
+    assemble(past, chunk, out, shape, bytes, stream);
 }
 
 }  // namespace dtg::cuda

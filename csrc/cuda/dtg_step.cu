@@ -59,8 +59,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class V>
-void launch(const float* x, const void* v_cond, const void* v_uncond, const float* table,
-            const std::int64_t* row, float* out, std::int64_t num, cudaStream_t stream) {
+void run(const float* x, const void* v_cond, const void* v_uncond, const float* table,
+         const std::int64_t* row, float* out, std::int64_t num, void* stream) {
     using Storage = typename V::Storage;
     constexpr std::int64_t kPack = 16 / sizeof(Storage);
     const bool in_packs = is_aligned(x, 16) && is_aligned(v_cond, 16) && is_aligned(v_uncond, 16) &&
@@ -69,10 +69,9 @@ void launch(const float* x, const void* v_cond, const void* v_uncond, const floa
     const std::int64_t num_threads = std::max(num_packs, num - num_packs * kPack);
     const std::int64_t blocks = std::min((num_threads + kThreads - 1) / kThreads, kMaxBlocks);
     const auto kernel = v_uncond == nullptr ? step_kernel<V, false> : step_kernel<V, true>;
-    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-        x, static_cast<const Storage*>(v_cond), static_cast<const Storage*>(v_uncond), table, row,
-        out, num, num_packs);
-    check_launch("dtg_step");
+    launch("dtg_step", kernel, static_cast<unsigned>(blocks), kThreads, stream, x,
+           static_cast<const Storage*>(v_cond), static_cast<const Storage*>(v_uncond), table, row,
+           out, num, num_packs);
 }
 
 }  // namespace
@@ -80,10 +79,10 @@ void launch(const float* x, const void* v_cond, const void* v_uncond, const floa
 void dtg_step(const float* x, const void* v_cond, const void* v_uncond, const float* table,
               const std::int64_t* row, float* out, std::int64_t num, Dtype v_dtype, void* stream) {
     if (num == 0) return;
-    const auto run = v_dtype == Dtype::kBFloat16  ? launch<BFloat16>
-                     : v_dtype == Dtype::kFloat16 ? launch<Float16>
-                                                  : launch<Float32>;
-    run(x, v_cond, v_uncond, table, row, out, num, static_cast<cudaStream_t>(stream));
+    const auto step = v_dtype == Dtype::kBFloat16  ? run<BFloat16>
+                      : v_dtype == Dtype::kFloat16 ? run<Float16>
+                                                   : run<Float32>;
+    step(x, v_cond, v_uncond, table, row, out, num, stream);
 }
 
 }  // namespace dtg::cuda

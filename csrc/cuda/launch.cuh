@@ -1,4 +1,4 @@
-// What the CUDA kernels share: values of each dtype as fp32, groups of them, and errors.
+// What the CUDA kernels share: values of each dtype as fp32, groups of them, and the launch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -38,10 +38,18 @@ inline bool is_aligned(const void* address, std::uintptr_t bytes) {
     return reinterpret_cast<std::uintptr_t>(address) % bytes == 0;
 }
 
-inline void check_launch(const char* kernel) {
+// std::runtime_error with the text of what went wrong.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, void* stream,
+            Arguments... arguments) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.stream = static_cast<cudaStream_t>(stream);
+    cudaLaunchKernelEx(&config, kernel, arguments...);
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) {
-        throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(error));
+        throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));
     }
 }
 

@@ -32,8 +32,7 @@ __global__ void __launch_bounds__(kColumns* kRows)
     blend_kernel(const typename V::Storage* __restrict__ tiles,
                  const std::int32_t* __restrict__ origins, const float* __restrict__ window_y,
                  const float* __restrict__ window_x, float* __restrict__ out, Blend shape) {
-    extern __shared__ int list[];
-    __shared__ int num_listed;
+    __shared__ int list[kMaxTiles], num_listed;
     const int x0 = blockIdx.x * kColumns, y0 = blockIdx.y * kRows;
     if (threadIdx.y == 0) {
         const int count = list_tiles(origins, shape, y0, x0, threadIdx.x, list);
@@ -70,16 +69,15 @@ __global__ void __launch_bounds__(kColumns* kRows)
 }
 
 template <class V>
-void launch(const void* tiles, const std::int32_t* origins, const float* window_y,
-            const float* window_x, float* out, const Blend& shape, cudaStream_t stream) {
+void run(const void* tiles, const std::int32_t* origins, const float* window_y,
+         const float* window_x, float* out, const Blend& shape, void* stream) {
     const auto groups = [](std::int64_t count, int size) {
         return static_cast<unsigned>((count + size - 1) / size);
     };
     const dim3 grid(groups(shape.width, kColumns), groups(shape.height, kRows),
                     groups(shape.planes, kPlanes));
-    blend_kernel<V><<<grid, dim3(kColumns, kRows), shape.num_tiles * sizeof(int), stream>>>(
-        static_cast<const typename V::Storage*>(tiles), origins, window_y, window_x, out, shape);
-    check_launch("tile_blend");
+    launch("tile_blend", blend_kernel<V>, grid, dim3(kColumns, kRows), stream,
+           static_cast<const typename V::Storage*>(tiles), origins, window_y, window_x, out, shape);
 }
 
 }  // namespace
@@ -87,10 +85,10 @@ void launch(const void* tiles, const std::int32_t* origins, const float* window_
 void tile_blend(const void* tiles, const std::int32_t* origins, const float* window_y,
                 const float* window_x, float* out, const Blend& shape, Dtype dtype, void* stream) {
     if (shape.planes == 0 || shape.height == 0 || shape.width == 0) return;
-    const auto run = dtype == Dtype::kBFloat16  ? launch<BFloat16>
-                     : dtype == Dtype::kFloat16 ? launch<Float16>
-                                                : launch<Float32>;
-    run(tiles, origins, window_y, window_x, out, shape, static_cast<cudaStream_t>(stream));
+    const auto blend = dtype == Dtype::kBFloat16  ? run<BFloat16>
+                       : dtype == Dtype::kFloat16 ? run<Float16>
+                                                  : run<Float32>;
+    blend(tiles, origins, window_y, window_x, out, shape, stream);
 }
 
 }  // namespace dtg::cuda

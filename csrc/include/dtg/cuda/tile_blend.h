@@ -5,8 +5,11 @@
 
 namespace dtg::cuda {
 
+// The list of them has to fit into the shared memory of a block.
+constexpr std::int64_t kMaxTiles = 2048;
+
 struct Blend {
-    std::int64_t num_tiles, planes;  // planes = C * T
+    std::int64_t num_tiles, planes;  // planes = C * T; num_tiles <= kMaxTiles
     int tile_height, tile_width, height, width;
 };
 
