@@ -92,14 +92,10 @@ void residual(std::uintptr_t x, std::uintptr_t y, const Rows& gate, const Rows& 
               const Shape& shape, float eps, int dtype, int num_threads) {
     const auto rows =
         tokens(shape, {x, y, scale.first, shift.first, sum, normed}, dtype, num_threads);
-    const dtg::ResidualNorm op{pointer<const void>(x),
-                               pointer<const void>(y),
-                               sample_rows(gate),
-                               sample_rows(scale),
-                               sample_rows(shift),
-                               affine ? 0.0f : 1.0f,
-                               eps,
-                               pointer<void>(sum),
+    const dtg::ResidualNorm op{pointer<const void>(x), pointer<const void>(y),
+                               sample_rows(gate),      sample_rows(scale),
+                               sample_rows(shift),     affine ? 0.0f : 1.0f,
+                               eps,                    pointer<void>(sum),
                                pointer<void>(normed)};
     py::gil_scoped_release release;
     dtg::gate_residual_norm(op, rows, static_cast<dtg::Dtype>(dtype), num_threads);
