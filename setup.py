@@ -2,11 +2,13 @@
 
 The repository root is the package `dtg_restore`.  The extension `dtg_restore._C` is optional: where
 it cannot be built the package still installs, and `_C.txt` beside it keeps the reason, which
-`dtg-restore info` shows.
+`dtg-restore info` shows.  The same holds for its CUDA kernels: they are built where there is an
+nvcc (DTG_CUDA=auto, the default), always or as an error (on), or never (off).
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -62,14 +64,24 @@ class BuildNative(build_ext):
             (place / library.name).unlink(missing_ok=True)
             (place / RECORD).unlink(missing_ok=True)
         try:
-            self.run_cmake(library.parent)
+            self.build_library(library.parent)
         except (ImportError, OSError, subprocess.CalledProcessError) as error:
             reason = first_error(getattr(error, "stdout", None) or str(error))
             for place in places:
                 (place / RECORD).write_text(f"the native library was not built: {reason}\n")
             self.warn(reason)
 
-    def run_cmake(self, output: Path) -> None:
+    def build_library(self, output: Path) -> None:
+        cuda = os.environ.get("DTG_CUDA", "auto").lower()
+        try:
+            self.run_cmake(output, DTG_CUDA=cuda)
+        except subprocess.CalledProcessError as error:
+            if cuda != "auto" or "nvcc" not in error.stdout:
+                raise
+            reason = re.sub(r"[^\w .,:/+=-]", " ", first_error(error.stdout))[:300]
+            self.run_cmake(output, DTG_CUDA="off", DTG_CUDA_MISSING=f"built without CUDA: {reason}")
+
+    def run_cmake(self, output: Path, **options: str) -> None:
         import pybind11  # a build requirement; may be absent without build isolation
 
         build = Path(self.build_temp).resolve()
@@ -77,6 +89,7 @@ class BuildNative(build_ext):
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": output,
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
+            **options,
         }
         configure = ["cmake", "-S", ROOT, "-B", build, *[f"-D{k}={v}" for k, v in settings.items()]]
         if shutil.which("ninja"):

@@ -56,6 +56,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     native = facts["kernels"]["native"]
     detail = f"{native['simd']}, openmp {native['openmp']}" if native["available"] else ""
     yield _row("native library", _state(native | {"detail": detail}))
+    yield _row("native library: cuda", _state(native["cuda"]))
     for op in facts["kernels"]["ops"]:
         for way in op["implementations"]:
             yield _row(f"{op['op']}: {way['name']}", _state(way))

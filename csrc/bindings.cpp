@@ -1,11 +1,11 @@
-// The only file that knows Python.  Tensors arrive as addresses; kernels/native.py has checked
-// their device, type and layout, and what can be checked without torch is checked here.
+// The only file that knows Python, but for cuda/bindings.cpp beside the CUDA kernels.  Tensors
+// arrive as addresses; kernels/native.py has checked their device, type and layout, and what can be
+// checked without torch is checked here.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <cstdint>
 #include <initializer_list>
-#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -13,6 +13,7 @@
 
 #include "dtg/attention.h"
 #include "dtg/color_match.h"
+#include "arguments.h"
 #include "dtg/dtg_step.h"
 #include "dtg/gate_residual_norm.h"
 #include "dtg/gaussian_noise.h"
@@ -25,32 +26,29 @@
 
 namespace py = pybind11;
 
+void bind_cuda(py::module_ module);
+
 namespace {
 
-template <class T>
-T* pointer(std::uintptr_t address) {
-    return reinterpret_cast<T*>(address);
-}
-
-void require(bool condition, const std::string& message) {
-    if (!condition) throw std::invalid_argument(message);
-}
+using dtg::pointer;
+using dtg::require;
 
 void check_threads(int num_threads) {
     require(num_threads >= 1, "num_threads must be at least 1, got " + std::to_string(num_threads));
 }
 
-void step(std::uintptr_t x, std::uintptr_t v_cond, std::uintptr_t v_uncond, std::uintptr_t out,
-          std::int64_t num, float w_cond, float w_uncond, float dt, int v_dtype, int num_threads) {
+void step(std::uintptr_t x, std::uintptr_t v_cond, std::uintptr_t v_uncond, std::uintptr_t weights,
+          std::uintptr_t out, std::int64_t num, int v_dtype, int num_threads) {
     require(num >= 0, "num must not be negative, got " + std::to_string(num));
+    require(weights, "weights must not be null");
     require(num == 0 || (x && v_cond && out), "x, v_cond and out must not be null");
     require(v_dtype >= 0 && v_dtype <= 2,
             "v_dtype must be 0 (fp32), 1 (bf16) or 2 (fp16), got " + std::to_string(v_dtype));
     check_threads(num_threads);
     py::gil_scoped_release release;
     dtg::dtg_step(pointer<const float>(x), pointer<const void>(v_cond),
-                  pointer<const void>(v_uncond), pointer<float>(out), num, w_cond, w_uncond, dt,
-                  static_cast<dtg::Dtype>(v_dtype), num_threads);
+                  pointer<const void>(v_uncond), pointer<const float>(weights), pointer<float>(out),
+                  num, static_cast<dtg::Dtype>(v_dtype), num_threads);
 }
 
 void noise(std::uint64_t seed, std::int64_t start_frame, std::int64_t num_frames,
@@ -253,8 +251,8 @@ PYBIND11_MODULE(_C, module) {
                py::arg("num_frames"), py::arg("size"), py::arg("wavelet"), py::arg("least_std"),
                py::arg("out"), py::arg("num_threads"));
     module.def("dtg_step", &step, py::arg("x"), py::arg("v_cond"), py::arg("v_uncond"),
-               py::arg("out"), py::arg("num"), py::arg("w_cond"), py::arg("w_uncond"),
-               py::arg("dt"), py::arg("v_dtype"), py::arg("num_threads"));
+               py::arg("weights"), py::arg("out"), py::arg("num"), py::arg("v_dtype"),
+               py::arg("num_threads"));
     module.def("gaussian_noise", &noise, py::arg("seed"), py::arg("start_frame"),
                py::arg("num_frames"), py::arg("channels"), py::arg("height"), py::arg("width"),
                py::arg("y0"), py::arg("x0"), py::arg("out"), py::arg("num_threads"));
@@ -276,4 +274,8 @@ PYBIND11_MODULE(_C, module) {
     module.def("yuv_to_rgb", &to_rgb, py::arg("planes"), py::arg("size"), py::arg("shifts"),
                py::arg("wide"), py::arg("centred"), py::arg("coefficients"), py::arg("out"),
                py::arg("num_threads"));
+    module.attr("cuda_missing") = DTG_CUDA_MISSING;  // why there is no submodule `cuda`
+#ifdef DTG_CUDA
+    bind_cuda(module.def_submodule("cuda", "Compiled CUDA kernels, on addresses and a stream."));
+#endif
 }

@@ -75,18 +75,17 @@ StepRange* select(Dtype v_dtype) {
 
 }  // namespace
 
-void dtg_step(const float* x, const void* v_cond, const void* v_uncond, float* out,
-              std::int64_t num, float w_cond, float w_uncond, float dt, Dtype v_dtype,
-              int num_threads) {
+void dtg_step(const float* x, const void* v_cond, const void* v_uncond, const float* weights,
+              float* out, std::int64_t num, Dtype v_dtype, int num_threads) {
     StepRange* const step_range = select(v_dtype);
-    const Weights weights{w_cond, w_uncond, dt};
+    const Weights w{weights[0], weights[1], weights[2]};
     const std::int64_t num_blocks = (num + kBlock - 1) / kBlock;
     const int threads = static_cast<int>(std::min<std::int64_t>(num_threads, num_blocks));
     (void)threads;  // unused where there is no OpenMP
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (std::int64_t block = 0; block < num_blocks; ++block) {
         const std::int64_t begin = block * kBlock;
-        step_range(x, v_cond, v_uncond, out, begin, std::min(begin + kBlock, num), weights);
+        step_range(x, v_cond, v_uncond, out, begin, std::min(begin + kBlock, num), w);
     }
 }
 

@@ -81,8 +81,8 @@ def _norm(v: Tensor) -> Tensor:
     return torch.linalg.vector_norm(v, dtype=torch.float64)
 
 
-def weights(node: Node, v_uncond: Tensor | None) -> tuple[float, float]:
-    """(w_cond, w_uncond) at `node`; (1, 0) where a branch that has weight was left out."""
-    if v_uncond is None and node.w_uncond != 0:
+def weights(node: Node, evaluated: bool) -> tuple[float, float]:
+    """(w_cond, w_uncond) at `node`; (1, 0) where a branch that has weight was not `evaluated`."""
+    if not evaluated and node.w_uncond != 0:
         return 1.0, 0.0
     return node.w_cond, node.w_uncond

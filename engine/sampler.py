@@ -11,14 +11,13 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from ..kernels import dtg_step
-from .elision import weights
 from .schedule import Node
+from .solver import FIRST_HALF, SECOND_HALF, WHOLE, Solver, Velocities
 from .types import StepInfo
 
 # (x, index of the node) to (v_cond, v_uncond): two tensors that we own, (B, C, T, H, W);
 # v_uncond is None where it was not evaluated: its weight is 0, or it was left out.
-Branches = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
+Branches = Callable[[Tensor, int], Velocities]
 
 
 def sample(
@@ -40,20 +39,15 @@ def sample(
     solver : "euler", or "heun" (the trapezoidal rule with an Euler predictor).
     on_step : called after every step; an exception it raises ends the run.
     """
+    steps = Solver(nodes, x.device)
     for i, (here, there) in enumerate(pairwise(nodes)):
-        dt = there.t - here.t
-        v_cond, v_uncond = branches(x, i)
-        w = weights(here, v_uncond)
-        ahead = dtg_step(x, v_cond, v_uncond, *w, dt)
+        v = branches(x, i)
+        ahead = steps.advance(x, v, i, WHOLE)
         if solver == "heun" and there.t > 0:
-            u_cond, u_uncond = branches(ahead, i + 1)
-            half = dtg_step(x, v_cond, v_uncond, *w, dt / 2)
-            ahead = dtg_step(half, u_cond, u_uncond, *weights(there, u_uncond), dt / 2)
+            half = steps.advance(x, v, i, FIRST_HALF)
+            ahead = steps.advance(half, branches(ahead, i + 1), i, SECOND_HALF)
         x = ahead
         if on_step is not None:
-            on_step(
-                StepInfo(
-                    i + 1, len(nodes) - 1, here.t, here.tau, here.alpha, 1 + (v_uncond is not None)
-                )
-            )
+            made = 1 + (v[1] is not None)
+            on_step(StepInfo(i + 1, len(nodes) - 1, here.t, here.tau, here.alpha, made))
     return x

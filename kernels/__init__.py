@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from . import native
+from .anneal import OP as _anneal
+from .anneal import anneal
 from .attention import OP as _attention
 from .attention import attention
 from .color_match import OP as _color_match
@@ -34,6 +36,7 @@ __all__ = [
     "OPS",
     "KernelChoiceError",
     "attention",
+    "anneal",
     "check_environment",
     "color_match",
     "describe",
@@ -50,6 +53,7 @@ __all__ = [
 
 OPS: tuple[Op, ...] = (
     _dtg_step,
+    _anneal,
     _gaussian_noise,
     _layernorm_modulate,
     _gate_residual_norm,

@@ -1,15 +1,17 @@
 """One Euler step of the guided velocity, in one pass over memory.
 
-    x' = x + dt * (w_cond * v_cond + w_uncond * v_uncond)
+    x' = x + dt * (w_cond * v_cond + w_uncond * v_uncond),    (w_cond, w_uncond, dt) = table[row]
 
 In velocity space w_cond = alpha and w_uncond = 1 - alpha; in x_0 space w_uncond = (1 - alpha) * tau
-/ t, so that both spaces are this one op.
+/ t, so that both spaces are this one op.  The weights lie on the device beside x and the host reads
+none of them: with a row that lies there too, one recorded launch serves every step of a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,13 +25,12 @@ def dtg_step(
     x: Tensor,
     v_cond: Tensor,
     v_uncond: Tensor | None,
-    w_cond: float,
-    w_uncond: float,
-    dt: float,
+    table: Tensor,
+    row: int | Tensor,
     *,
     implementation: str | None = None,
 ) -> Tensor:
-    """`x + dt * (w_cond * v_cond + w_uncond * v_uncond)`.
+    """`x + dt * (w_cond * v_cond + w_uncond * v_uncond)` with the weights of one row of `table`.
 
     Parameters
     ----------
@@ -37,7 +38,10 @@ def dtg_step(
     v_cond : shape of `x`, float32, bfloat16 or float16; the conditional velocity
     v_uncond : like `v_cond`; the velocity of the lookahead, or None: the term is left out and
         `w_uncond` is not read
-    w_cond, w_uncond, dt : the weights, and the (negative) difference of times t' - t
+    table : (R, 3) float32, contiguous, on the device of `x`; rows of w_cond, w_uncond and dt, the
+        (negative) difference of times t' - t
+    row : which of them: an int, or one int64 on the device of `x`, read when the kernel runs and
+        then not checked against R on a GPU
     implementation : its name, or None for the best one that takes these tensors
 
     Returns
@@ -46,16 +50,20 @@ def dtg_step(
 
     Raises
     ------
-    ValueError : shapes, dtypes or devices do not fit
+    ValueError : shapes, dtypes, devices or the row do not fit
     KernelChoiceError : the implementation that was asked for cannot run
     """
     _check(x, v_cond, v_uncond)
-    return OP(x, v_cond, v_uncond, w_cond, w_uncond, dt, name=implementation)
+    _check_row(x, table, row)
+    return OP(x, v_cond, v_uncond, table, row, name=implementation)
 
 
 def reference(
-    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, w_cond: float, w_uncond: float, dt: float
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, table: Tensor, row: int | Tensor
 ) -> Tensor:
+    # An index that is a tensor of one value would be read by the host.
+    weights = table.index_select(0, row.view(1))[0] if isinstance(row, Tensor) else table[row]
+    w_cond, w_uncond, dt = weights.unbind()
     v = w_cond * v_cond.float()
     if v_uncond is not None:
         v = v + w_uncond * v_uncond.float()
@@ -76,31 +84,73 @@ def _check(x: Tensor, v_cond: Tensor, v_uncond: Tensor | None) -> None:
         )
 
 
+def _check_row(x: Tensor, table: Tensor, row: int | Tensor) -> None:
+    is_table = table.ndim == 2 and table.shape[1] == 3 and table.is_contiguous()
+    if not is_table or table.dtype != torch.float32 or table.device != x.device:
+        raise ValueError(
+            f"table must be (R, 3) float32, contiguous, on {x.device}, "
+            f"got {table.dtype} {_kind(table)}"
+        )
+    if isinstance(row, Tensor):
+        if row.dtype != torch.int64 or row.numel() != 1 or row.device != x.device:
+            raise ValueError(f"row must be one int64 on {x.device}, got {row.dtype} {_kind(row)}")
+    elif not 0 <= row < len(table):
+        raise ValueError(f"row must be in 0 .. {len(table) - 1}, got {row}")
+
+
 def _kind(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} on {tensor.device}"
 
 
 def _native(
-    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, w_cond: float, w_uncond: float, dt: float
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, table: Tensor, row: int | Tensor
 ) -> Tensor:
     out = torch.empty_like(x)
     native.library().dtg_step(
         x=x.data_ptr(),
         v_cond=v_cond.data_ptr(),
         v_uncond=0 if v_uncond is None else v_uncond.data_ptr(),
+        weights=table[int(row)].data_ptr(),
         out=out.data_ptr(),
         num=x.numel(),
-        w_cond=w_cond,
-        w_uncond=w_uncond,
-        dt=dt,
         v_dtype=native.DTYPE_CODES[v_cond.dtype],
         num_threads=torch.get_num_threads(),
     )
     return out
 
 
-def _native_unsupported(x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, *_: float) -> list[str]:
-    return address_reasons("cpu", x=x, v_cond=v_cond, v_uncond=v_uncond)
+def _native_unsupported(
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, table: Tensor, row: int | Tensor
+) -> list[str]:
+    return address_reasons("cpu", x=x, v_cond=v_cond, v_uncond=v_uncond, table=table)
+
+
+def _cuda(
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, table: Tensor, row: int | Tensor
+) -> Tensor:
+    out = torch.empty_like(x)
+    # The kernel reads a row that is a tensor; the address of the first one is enough for a number.
+    rows, index = (table, row.data_ptr()) if isinstance(row, Tensor) else (table[row], 0)
+    with native.cuda_stream(x.device) as stream:
+        native.library().cuda.dtg_step(
+            x=x.data_ptr(),
+            v_cond=v_cond.data_ptr(),
+            v_uncond=0 if v_uncond is None else v_uncond.data_ptr(),
+            table=rows.data_ptr(),
+            row=index,
+            out=out.data_ptr(),
+            num=x.numel(),
+            v_dtype=native.DTYPE_CODES[v_cond.dtype],
+            stream=stream,
+        )
+    return out
+
+
+def _cuda_unsupported(
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, table: Tensor, row: int | Tensor
+) -> list[str]:
+    reasons = address_reasons("cuda", x=x, v_cond=v_cond, v_uncond=v_uncond, table=table)
+    return reasons or native.cuda_device_reasons(x.device)
 
 
 def _load_triton() -> Callable[..., Tensor]:
@@ -109,8 +159,11 @@ def _load_triton() -> Callable[..., Tensor]:
     return triton_step
 
 
-def _triton_unsupported(x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, *_: float) -> list[str]:
-    return address_reasons(triton_kernels.device_type(), x=x, v_cond=v_cond, v_uncond=v_uncond)
+def _triton_unsupported(
+    x: Tensor, v_cond: Tensor, v_uncond: Tensor | None, table: Tensor, row: int | Tensor
+) -> list[str]:
+    device = triton_kernels.device_type()
+    return address_reasons(device, x=x, v_cond=v_cond, v_uncond=v_uncond, table=table)
 
 
 def _inputs(
@@ -119,23 +172,29 @@ def _inputs(
     shape: tuple[int, ...],
     elided: bool = False,
     transposed: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None, float, float, float]:
+    row_on_device: bool = False,
+) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(0)
     x, v_cond, v_uncond = torch.randn(3, *shape, generator=generator).to(device)
     v_cond, v_uncond = v_cond.to(dtype), v_uncond.to(dtype)
     if transposed:
         x, v_cond, v_uncond = x.mT, v_cond.mT, v_uncond.mT
-    if elided:
-        return x, v_cond, None, 1.0, 0.0, -0.07
-    return x, v_cond, v_uncond, 2.3, -1.3, -0.07
+    rows = [(2.9, -1.9, -0.05), (2.3, -1.3, -0.07), (1.0, 9.0, -0.09)]
+    row = 2 if elided else 1
+    return (
+        *(x, v_cond, None if elided else v_uncond, torch.tensor(rows, device=device)),
+        torch.tensor(row, device=device) if row_on_device else row,
+    )
 
 
 OP = Op(
     name="dtg_step",
-    formula="x + dt * (w_cond * v_cond + w_uncond * v_uncond)",
+    formula="x + dt * (w_cond * v_cond + w_uncond * v_uncond), weights = table[row]",
     reference=reference,
     faster=(
         Implementation("native", lambda: _native, native.missing, _native_unsupported),
+        # Before Triton's: a launch costs the host less, and the first one compiles nothing.
+        Implementation("cuda", lambda: _cuda, native.cuda_missing, _cuda_unsupported),
         Implementation("triton", _load_triton, triton_kernels.missing, _triton_unsupported),
     ),
     # The inputs are rounded before any implementation sees them and all compute in float32: what is
@@ -151,6 +210,7 @@ OP = Op(
         Case("one value", partial(_inputs, shape=(1,))),
         Case("empty", partial(_inputs, shape=(0, 3, 4))),
         Case("elided", partial(_inputs, shape=(1, 3, 5, 7, 13), elided=True)),
+        Case("row on the device", partial(_inputs, shape=(1, 3, 5, 7, 13), row_on_device=True)),
         Case("non-contiguous", partial(_inputs, shape=(1, 3, 5, 7, 13), transposed=True)),
         Case("production", partial(_inputs, shape=(1, 16, 21, 60, 104))),  # 81 frames of 832 x 480
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/include/dtg/storage.h
+
+CAPABILITY = (8, 0)  # the least that CMakeLists.txt builds for
 
 
 @cache
@@ -40,9 +44,37 @@ def missing() -> list[str]:
     return [] if module is not None else [reason]
 
 
-def describe() -> dict[str, Any]:
-    """Plain data: is it there, with which instruction set, or why not."""
+def cuda_missing() -> list[str]:
+    """Why the CUDA kernels of the library cannot be used on this machine; empty where they can."""
     if reasons := missing():
-        return {"available": False, "reasons": reasons}
+        return reasons
+    if reason := library().cuda_missing:
+        return [f"the native library was {reason}"]
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return ["there is no CUDA device"]
+    return []
+
+
+def cuda_device_reasons(device: torch.device) -> list[str]:
+    """Why the CUDA kernels cannot run on `device`, a GPU."""
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < CAPABILITY:
+        least = ".".join(map(str, CAPABILITY))
+        return [f"{device} has compute capability {major}.{minor}, less than {least}"]
+    return []
+
+
+@contextmanager
+def cuda_stream(device: torch.device) -> Iterator[int]:
+    """`device` as the current one, and the address of its current stream."""
+    with torch.cuda.device(device):
+        yield torch.cuda.current_stream().cuda_stream
+
+
+def describe() -> dict[str, Any]:
+    """Plain data: is it there, with which instruction set and kernels for GPUs, or why not."""
+    cuda = {"available": not cuda_missing(), "reasons": cuda_missing()}
+    if reasons := missing():
+        return {"available": False, "reasons": reasons, "cuda": cuda}
     facts = {"simd": library().simd_level(), "openmp": library().openmp}
-    return {"available": True, "reasons": [], **facts}
+    return {"available": True, "reasons": [], "cuda": cuda, **facts}

@@ -164,7 +164,7 @@ from dtg_restore import kernels
 from dtg_restore.kernels import native
 assert native.missing()
 z = kernels.gaussian_noise(0, 0, 1, 2, 3, 4, device="cpu")
-assert kernels.dtg_step(z, z, None, 1.0, 0.0, 0.0).equal(z)
+assert kernels.dtg_step(z, z, None, torch.tensor([[1.0, 0.0, 0.0]]), 0).equal(z)
 """
 
 

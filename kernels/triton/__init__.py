@@ -45,8 +45,8 @@ def row_tile(rows: int, dim: int) -> dict[str, int]:
     A row of production width fills a program; narrow ones share one, and in the interpreter, where
     a program costs milliseconds, eight programs do all.
     """
-    width = _power_of_2(dim)
-    together = _power_of_2(-(-rows // 8)) if interpreted() else max(1, 1024 // width)
+    width = power_of_2(dim)
+    together = power_of_2(-(-rows // 8)) if interpreted() else max(1, 1024 // width)
     warps = min(16, max(4, together * width // 512))
     return {"BLOCK_ROWS": together, "BLOCK_D": width, "num_warps": warps}
 
@@ -54,10 +54,11 @@ def row_tile(rows: int, dim: int) -> dict[str, int]:
 def picture_tile(height: int, width: int) -> dict[str, int]:
     """The launch of a kernel over pixels: one program has about a thousand, side by side where the
     picture is wide enough; in the interpreter, some hundred thousands."""
-    columns = min(_power_of_2(width), 2048 if interpreted() else 1024)
-    rows = min(_power_of_2(height), 256) if interpreted() else max(1, 1024 // columns)
+    columns = min(power_of_2(width), 2048 if interpreted() else 1024)
+    rows = min(power_of_2(height), 256) if interpreted() else max(1, 1024 // columns)
     return {"BLOCK_H": rows, "BLOCK_W": max(columns, 2), "num_warps": 8}
 
 
-def _power_of_2(least: int) -> int:
+def power_of_2(least: int) -> int:
+    """The next one from `least` on."""
     return 1 << (max(least, 1) - 1).bit_length()

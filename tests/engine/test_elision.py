@@ -51,15 +51,15 @@ def test_leaving_out_in_x0_space_takes_over_the_prediction() -> None:
     assert 0 < at.tau < at.t
     replaced = at.w_cond * V_COND + at.w_uncond * (at.t / at.tau) * V_COND
     torch.testing.assert_close(replaced, V_COND)
-    assert weights(at, None) == (1.0, 0.0)
-    assert weights(at, V_UNCOND) == (at.w_cond, at.w_uncond)
+    assert weights(at, evaluated=False) == (1.0, 0.0)
+    assert weights(at, evaluated=True) == (at.w_cond, at.w_uncond)
 
 
 def test_a_branch_without_weight_keeps_the_weight_of_the_other() -> None:
     """In x0 space at tau = 0 the unconditional prediction is x itself: that is no elision."""
     at = node(DTG(t_start=0.2, delta0=0.2, alpha0=2.0, schedule="constant", space="x0"), 0.2)
     assert (at.tau, at.w_uncond) == (0, 0)
-    assert weights(at, None) == (2.0, 0.0)
+    assert weights(at, evaluated=False) == (2.0, 0.0)
     elision = Elision(0.0)
     assert elision.leaves_out(at)
     assert (elision.saved, elision.weightless, elision.largest_error) == (0, 1, 0.0)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from dtg_restore.kernels import native
 
@@ -74,11 +75,12 @@ def test_reason_of_the_failed_build_is_read(
 def test_binding_checks_what_it_can() -> None:
     step = native.library().dtg_step
     good = dict.fromkeys(["x", "v_cond", "v_uncond", "out", "num", "v_dtype"], 0)
-    good |= {"w_cond": 1.0, "w_uncond": 0.0, "dt": 1.0, "num_threads": 1}
+    good |= {"weights": torch.tensor([1.0, 0.0, 1.0]).data_ptr(), "num_threads": 1}
     step(**good)
     for name, value, message in [
         ("num", -1, "num must not be negative, got -1"),
-        ("num", 1, "must not be null"),
+        ("num", 1, "x, v_cond and out must not be null"),
+        ("weights", 0, "weights must not be null"),
         ("v_dtype", 3, "v_dtype must be"),
         ("num_threads", 0, "num_threads must be at least 1"),
     ]:

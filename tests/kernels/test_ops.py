@@ -87,7 +87,7 @@ def test_result_does_not_depend_on_the_number_of_threads(op: Op) -> None:
 def test_cases_cover_what_breaks_kernels(op: Op) -> None:
     names = {case.name for case in op.cases}
     assert {"odd sizes", "empty", "production"} <= names
-    assert names & {"one frame", "one token"}
+    assert names & {"one frame", "one token", "one step"}
     assert op.cases[-1].name == "production"
     assert len(names) == len(op.cases)
 

@@ -6,6 +6,7 @@ than 128 bits.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from dtg_restore.kernels.anneal import ALPHA_ONE
 from dtg_restore.kernels.triton import picture_tile, row_tile
 from dtg_restore.kernels.yuv import ToRgb, ToYuv
 
@@ -62,10 +64,21 @@ def rows(op: str, dim: int, types: dict[str, str], **constants: Any) -> Launch:
     return Launch(op, types, constants, f"{dim} wide", warps)
 
 
+def annealing() -> Launch:
+    """Of a run of 20 steps: a handful of values, at a stride of three."""
+    names = ("t_start", "delta0", "alpha0", "kappa", "decay_scale", "tau_floor")
+    types = {"t_ptr": "*fp64", "annealed_ptr": "*fp32", "table_ptr": "*fp32", "num": "i32"}
+    constants = {"SCHEDULE": 0, "X0_SPACE": True, "ALPHA_CLIP": True, "ALPHA_ONE": ALPHA_ONE}
+    constants |= {"PI": math.pi, "BLOCK": 32}
+    types |= dict.fromkeys(names, "fp64")
+    return Launch("anneal", types, constants, "exponential", wide=0)
+
+
 def launches() -> list[Launch]:
     step = {"x_ptr": "*fp32", "v_cond_ptr": "*bf16", "v_uncond_ptr": "*bf16", "out_ptr": "*fp32"}
-    step |= {"num": "i32", "w_cond": "fp32", "w_uncond": "fp32", "dt": "fp32"}
-    all_of_them = [Launch("dtg_step", step, {"HAS_UNCOND": True, "BLOCK": 1024}, "guided")]
+    step |= {"table_ptr": "*fp32", "row_ptr": "*i64", "num": "i32", "row": "i32"}
+    guided = {"HAS_UNCOND": True, "ROW_ON_DEVICE": True, "BLOCK": 1024}
+    all_of_them = [Launch("dtg_step", step, guided, "guided", wide=6), annealing()]
     modulation = {"scale_ptr": "*fp32", "shift_ptr": "*fp32"}
     modulation |= {"scale_stride": "i32", "shift_stride": "i32"}
     gate = {"gate_ptr": "*fp32", "gate_stride": "i32"}
