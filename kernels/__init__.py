@@ -15,8 +15,16 @@ from .gaussian_noise import OP as _gaussian_noise
 from .gaussian_noise import gaussian_noise
 from .layernorm_modulate import OP as _layernorm_modulate
 from .layernorm_modulate import layernorm_modulate
+from .patch_decode import OP as _patch_decode
+from .patch_decode import patch_decode
+from .patch_encode import OP as _patch_encode
+from .patch_encode import patch_encode
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
+from .tile_blend import OP as _tile_blend
+from .tile_blend import tile_blend
+from .tile_gather import OP as _tile_gather
+from .tile_gather import tile_gather
 
 __all__ = [
     "OPS",
@@ -27,7 +35,11 @@ __all__ = [
     "gate_residual_norm",
     "gaussian_noise",
     "layernorm_modulate",
+    "patch_decode",
+    "patch_encode",
     "rmsnorm_rope",
+    "tile_blend",
+    "tile_gather",
 ]
 
 OPS: tuple[Op, ...] = (
@@ -36,6 +48,10 @@ OPS: tuple[Op, ...] = (
     _layernorm_modulate,
     _gate_residual_norm,
     _rmsnorm_rope,
+    _patch_encode,
+    _patch_decode,
+    _tile_gather,
+    _tile_blend,
 )
 
 
