@@ -70,8 +70,9 @@ class TileGrid:
         part = slice(first, first + len(values))
         origins = self.origins[part].clone()
         origins[:, 0] -= top
-        windows = (window[part] for window in self._windows)
-        return tile_blend(values.contiguous(), origins, *windows, (bottom - top, self.size[1]))
+        window_y, window_x = self._windows
+        size = (bottom - top, self.size[1])
+        return tile_blend(values.contiguous(), origins, window_y[part], window_x[part], size)
 
 
 class OverlapAdd:

@@ -76,7 +76,7 @@ def check_rows(like: Tensor, shape: tuple[int, ...], **rows: Tensor) -> None:
 
 def kernel_reasons(device_type: str, **tensors: Tensor | None) -> list[str]:
     """Why a kernel on `device_type` cannot take these: all are contiguous float32."""
-    reasons = address_reasons(device_type, **tensors)
+    reasons = address_reasons(device_type, None, **tensors)
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     others = [
         f"{n} is {t.dtype}, not float32" for n, t in given.items() if t.dtype != torch.float32

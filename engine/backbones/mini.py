@@ -153,7 +153,8 @@ class MiniBackbone:
 
     @torch.inference_mode()
     def velocity(self, x: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        return self.network(x, t, condition)
+        # Or the order of x in memory would choose the kernel, and with it the last bit.
+        return self.network(x.contiguous(), t, condition)
 
 
 def facts_for(config: MiniConfig) -> BackboneFacts:
