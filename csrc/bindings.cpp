@@ -198,7 +198,8 @@ void blend(std::uintptr_t values, std::uintptr_t origins, std::uintptr_t window_
            int dtype, int num_threads) {
     const auto tiles = tiles_of(shape, size, origins, num_threads);
     const bool empty = tiles.num * tiles.planes * tiles.tile_height * tiles.tile_width == 0;
-    require(empty || (values && window_y && window_x), "values, window_y and window_x must not be null");
+    require(empty || (values && window_y && window_x),
+            "values, window_y and window_x must not be null");
     require(tiles.planes * tiles.height * tiles.width == 0 || out, "out must not be null");
     require(dtype == 0 || dtype == 1,
             "dtype must be 0 (fp32) or 1 (bf16), got " + std::to_string(dtype));

@@ -48,8 +48,8 @@ DTG_MULTIVERSION void blend_bfloat16(const Job& job, std::int64_t row) {
 
 }  // namespace
 
-void tile_blend(const void* values, const Tiles& tiles, const float* window_y, const float* window_x,
-                float* out, Dtype dtype, int num_threads) {
+void tile_blend(const void* values, const Tiles& tiles, const float* window_y,
+                const float* window_x, float* out, Dtype dtype, int num_threads) {
     const Job job{values, tiles, window_y, window_x, out};
     const auto blend = dtype == Dtype::kBFloat16 ? blend_bfloat16 : blend_float32;
     const std::int64_t all = tiles.planes * tiles.height;

@@ -14,8 +14,7 @@ void tile_gather(const float* x, const Tiles& tiles, std::int64_t repeat, float*
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (std::int64_t i = 0; i < all; ++i) {
         const std::int64_t n = i / tiles.planes, plane = i % tiles.planes;
-        const float* from =
-            x + (plane * tiles.height + tiles.y(n)) * tiles.width + tiles.x(n);
+        const float* from = x + (plane * tiles.height + tiles.y(n)) * tiles.width + tiles.x(n);
         float* const to = out + i * size;
         for (std::int64_t row = 0; row < tiles.tile_height; ++row) {
             std::memcpy(to + row * tiles.tile_width, from + row * tiles.width,

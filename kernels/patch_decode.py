@@ -111,7 +111,7 @@ def _inputs(
     samples: int | None = None,
     transposed: bool = False,
 ) -> tuple[Tensor, Phase, Tensor | None, Tensor | None]:
-    z, other = tokens.normal(2, *shape, CHANNELS, seed=0, device=device)
+    z, other = 0.5 * tokens.normal(2, *shape, CHANNELS, seed=0, device=device)
     z = (z.mT.contiguous().mT if transposed else z).to(dtype)
     if samples == 0:
         return z, phase, None, None

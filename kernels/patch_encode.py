@@ -110,12 +110,12 @@ def _inputs(
     transposed: bool = False,
 ) -> tuple[Tensor, Phase, Tensor | None, Tensor | None]:
     batch, *size = shape
-    x = tokens.normal(batch, COLOURS, *size, seed=0, device=device)
+    x = 0.5 * tokens.normal(batch, COLOURS, *size, seed=0, device=device)
     x = (x.mT.contiguous().mT if transposed else x).to(dtype)
     if samples == 0:
         return x, phase, None, None
     rows = tokens.normal(2, samples or batch, CHANNELS, seed=1, device=device)
-    return x, phase, rows[0], 1 + 0.1 * rows[1]
+    return x, phase, 0.5 * rows[0], 1 + 0.1 * rows[1]
 
 
 OP = Op(

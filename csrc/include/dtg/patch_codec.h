@@ -1,5 +1,5 @@
-// The block transform of `mini`: 3 colours x 2 frames x 8 rows x 8 columns of pixels to 384 channels
-// by an orthonormal change of colours and an orthonormal DCT in time, y and x.
+// The block transform of `mini`: 3 colours x 2 frames x 8 rows x 8 columns of pixels to 384
+// channels, by an orthonormal change of colours and an orthonormal DCT in time, y and x.
 #pragma once
 
 #include <cstdint>
