@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels import tile_blend
 from .types import Tile
 
 
@@ -27,12 +28,95 @@ def ramps(starts: list[int], window: int, size: int) -> list[Tensor]:
     ]
 
 
-def tile_windows(tiles: list[Tile], height: int, width: int, device: torch.device) -> list[Tensor]:
-    """The weight (h, w) of every tile: the product of a window in y and one in x."""
+def tile_ramps(
+    tiles: list[Tile], height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The windows of every tile in y (N, h) and in x (N, w); its weights are their product."""
     rows, columns = (sorted({getattr(t, axis) for t in tiles}) for axis in ("y", "x"))
     vertical = dict(zip(rows, ramps(rows, tiles[0].height, height), strict=True))
     horizontal = dict(zip(columns, ramps(columns, tiles[0].width, width), strict=True))
-    return [(vertical[t.y][:, None] * horizontal[t.x][None]).to(device) for t in tiles]
+    return (
+        torch.stack([vertical[t.y] for t in tiles]).to(device),
+        torch.stack([horizontal[t.x] for t in tiles]).to(device),
+    )
+
+
+def tile_windows(tiles: list[Tile], height: int, width: int, device: torch.device) -> list[Tensor]:
+    """The weight (h, w) of every tile."""
+    vertical, horizontal = tile_ramps(tiles, height, width, device)
+    return list(vertical[:, :, None] * horizontal[:, None, :])
+
+
+class TileGrid:
+    """The tiles of a frame, row by row, with all that gathering and blending them needs.
+
+    `origins` are (N, 2) int32 on the device.
+    """
+
+    def __init__(self, tiles: list[Tile], size: tuple[int, int], device: torch.device):
+        self.size, self.tile = size, (tiles[0].height, tiles[0].width)
+        self.tops = [tile.y for tile in tiles]
+        self.origins = torch.tensor(
+            [(tile.y, tile.x) for tile in tiles], dtype=torch.int32, device=device
+        )
+        self._windows = tile_ramps(tiles, *size, device)
+
+    def __len__(self) -> int:
+        return len(self.tops)
+
+    def blend(self, values: Tensor, first: int, top: int, bottom: int) -> Tensor:
+        """Rows `top` to `bottom` of the sum (1, C, T, bottom - top, W) of the tiles from number
+        `first` on, `values` (n, C, T, h, w)."""
+        part = slice(first, first + len(values))
+        origins = self.origins[part].clone()
+        origins[:, 0] -= top
+        window_y, window_x = self._windows
+        size = (bottom - top, self.size[1])
+        return tile_blend(values.contiguous(), origins, window_y[part], window_x[part], size)
+
+
+class OverlapAdd:
+    """Blends the tiles of a frame that arrive in order, some at a time, as if they came at once.
+
+    Rows that no later tile reaches are blended at once, and only tiles that reach beyond them are
+    kept: what is held is the frame and about two rows of tiles.  Where all tiles come together,
+    their blend is the frame.
+    """
+
+    def __init__(self, grid: TileGrid):
+        self._grid = grid
+        self._held: list[Tensor] = []
+        self._first = self._seen = self._done = 0  # tile held, tiles that came, rows blended
+        self._frame: Tensor | None = None
+
+    def add(self, values: Tensor) -> None:
+        """The next tiles, (n, C, T, h, w)."""
+        grid = self._grid
+        self._held.append(values)
+        self._seen += len(values)
+        done, self._done = self._done, min(grid.tops[self._seen :], default=grid.size[0])
+        if self._done == done:
+            return
+        held = self._held[0] if len(self._held) == 1 else torch.cat(self._held)
+        self._store(grid.blend(held, self._first, done, self._done), done)
+        reaches = [top + grid.tile[0] > self._done for top in grid.tops[self._first : self._seen]]
+        dropped = reaches.index(True) if True in reaches else len(reaches)
+        self._first += dropped
+        self._held = [held[dropped:]]
+
+    def _store(self, band: Tensor, top: int) -> None:
+        height = self._grid.size[0]
+        if band.shape[3] == height:
+            self._frame = band
+            return
+        if self._frame is None:
+            self._frame = band.new_empty(*band.shape[:3], height, band.shape[4])
+        self._frame[..., top : top + band.shape[3], :] = band
+
+    def frame(self) -> Tensor:
+        """(1, C, T, H, W) fp32, in new memory, once all tiles have come."""
+        assert self._frame is not None and self._done == self._grid.size[0]
+        return self._frame
 
 
 def cross_fade(before: Tensor, after: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..kernels import tile_gather
 from .backbones.base import Backbone, Context
-from .blend import tile_windows
+from .blend import OverlapAdd, TileGrid
 from .branches import BATCHED, SEQUENTIAL, BranchPlan
 from .elision import Elision
 from .schedule import Node
-from .tiling import batches
 from .types import Tile
 
 
@@ -39,9 +39,8 @@ class TiledBranches:
         plan: BranchPlan,
     ):
         self._backbone, self._context, self._nodes = backbone, context, nodes
-        self._tiles, self._tile_batch = tiles, tile_batch
+        self._grid, self._tile_batch = TileGrid(tiles, size, backbone.device), tile_batch
         self._elision, self._plan = elision, plan
-        self._windows = tile_windows(tiles, *size, backbone.device)
         self.evaluations: Counter[str] = Counter()
 
     def __call__(self, x: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
@@ -50,40 +49,37 @@ class TiledBranches:
             self._elision.begin()
         names = ("cond",) if self._elision.leaves_out(node) else ("cond", "uncond")
         self.evaluations.update(names)
-        blended = [torch.zeros_like(x) for _ in names]
-        pairs = list(zip(self._tiles, self._windows, strict=True))
-        for group in batches(pairs, self._tile_batch):
+        sums = [OverlapAdd(self._grid) for _ in names]
+        for origins in self._grid.origins.split(self._tile_batch):
             for velocities, total in zip(
-                self._evaluate(x, index, names, group), blended, strict=True
+                self._evaluate(x, index, names, origins), sums, strict=True
             ):
-                for (tile, window), velocity in zip(group, velocities, strict=True):
-                    _view(total, tile).addcmul_(velocity[None], window)
+                total.add(velocities)
+        blended = [total.frame() for total in sums]
         if len(names) == 1:
             return blended[0], None
         self._elision.measure(node, *blended)
         return blended[0], blended[1]
 
     def _evaluate(
-        self, x: Tensor, index: int, names: tuple[str, ...], group: list[tuple[Tile, Tensor]]
+        self, x: Tensor, index: int, names: tuple[str, ...], origins: Tensor
     ) -> tuple[Tensor, ...]:
-        """The velocities of the tiles of `group` for each of `names`."""
-        cut = torch.cat([_view(x, tile) for tile, _ in group])
+        """The velocities of the tiles at `origins` for each of `names`."""
         ways: dict[str, Callable[[], tuple[Tensor, ...]]] = {
-            BATCHED: lambda: self._call(cut, index, names),
-            SEQUENTIAL: lambda: tuple(self._call(cut, index, (n,))[0] for n in names),
+            BATCHED: lambda: self._call(x, index, names, origins),
+            SEQUENTIAL: lambda: tuple(self._call(x, index, (n,), origins)[0] for n in names),
         }
-        way = self._plan.way(tuple(cut.shape), ways) if len(names) == 2 else BATCHED
+        shape = (len(origins), *x.shape[1:3], *self._grid.tile)
+        way = self._plan.way(shape, ways) if len(names) == 2 else BATCHED
         return ways[way]()
 
-    def _call(self, cut: Tensor, index: int, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    def _call(
+        self, x: Tensor, index: int, names: tuple[str, ...], origins: Tensor
+    ) -> tuple[Tensor, ...]:
         """One call for all `names`; each sample has its own time."""
-        node, count = self._nodes[index], len(cut)
+        node, count = self._nodes[index], len(origins)
         times = {"cond": node.t, "uncond": node.tau}
-        t = torch.tensor([times[n] for n in names], device=cut.device).repeat_interleave(count)
+        t = torch.tensor([times[n] for n in names], device=x.device).repeat_interleave(count)
         condition = self._context.at(index, names, count)
-        batch = cut if len(names) == 1 else cut.repeat(len(names), 1, 1, 1, 1)
-        return self._backbone.velocity(batch, t, condition).split(count)
-
-
-def _view(x: Tensor, tile: Tile) -> Tensor:
-    return x[..., tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
+        cut = tile_gather(x, origins, self._grid.tile, len(names))
+        return self._backbone.velocity(cut, t, condition).split(count)

@@ -89,7 +89,7 @@ class Refiner:
             t = self._nodes[0].t
             first = chunk.start // self._codec.facts.frames  # on the clip's grid of latent frames
             noise = gaussian_noise(self._seed, first, *_axes(z), device=z.device)
-            x = (1 - t) * z + t * noise
+            x = ((1 - t) * z + t * noise).contiguous()  # as z may not be, and the kernels demand
             with self._backbone.on_device():
                 x = sample(self._branches, x, self._nodes, self._dtg.solver, on_step)
             slices = [part.to(frames.device) for part in self._codec.decode(x)]

@@ -7,14 +7,10 @@ computes the same chunks, and gives the same frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from .errors import ConfigError
 from .types import Chunk, Tile
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,12 +77,6 @@ def tiles(
         for y in starts(height, tile_height, overlap, multiple)
         for x in starts(width, tile_width, overlap, multiple)
     ]
-
-
-def batches(items: list[T], size: int) -> Iterator[list[T]]:
-    """The items in groups of `size`; the last may be smaller."""
-    for i in range(0, len(items), size):
-        yield items[i : i + size]
 
 
 def round_up(size: int, multiple: int) -> int:

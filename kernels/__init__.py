@@ -25,10 +25,18 @@ from .linear import OP as _linear
 from .linear import linear
 from .linear_int8 import OP as _linear_int8
 from .linear_int8 import linear_int8
+from .patch_decode import OP as _patch_decode
+from .patch_decode import patch_decode
+from .patch_encode import OP as _patch_encode
+from .patch_encode import patch_encode
 from .rgb_to_yuv import OP as _rgb_to_yuv
 from .rgb_to_yuv import rgb_to_yuv
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
+from .tile_blend import OP as _tile_blend
+from .tile_blend import tile_blend
+from .tile_gather import OP as _tile_gather
+from .tile_gather import tile_gather
 from .yuv_to_rgb import OP as _yuv_to_rgb
 from .yuv_to_rgb import yuv_to_rgb
 
@@ -49,6 +57,11 @@ __all__ = [
     "rgb_to_yuv",
     "rmsnorm_rope",
     "yuv_to_rgb",
+    "patch_decode",
+    "patch_encode",
+    "rmsnorm_rope",
+    "tile_blend",
+    "tile_gather",
 ]
 
 OPS: tuple[Op, ...] = (
@@ -64,6 +77,10 @@ OPS: tuple[Op, ...] = (
     _yuv_to_rgb,
     _rgb_to_yuv,
     _color_match,
+    _patch_encode,
+    _patch_decode,
+    _tile_gather,
+    _tile_blend,
 )
 
 

@@ -7,9 +7,11 @@ training set, a = 1 - t and den = a^2 sd^2 + t^2, the network F is preconditione
     c_skip = a sd^2 / den        c_out = t sd / sqrt(den)        c_in = 1 / sqrt(den)
 
 so that with F = 0 it is the Wiener filter of the codec.  The velocity (x - x0_hat) / t is computed
-in the form that has no division by t:
+in the form that has no division by t, from the network's own input u = c_in (x - a m):
 
-    v = (t - a sd^2) / den * (x - a m) - m - sd / sqrt(den) * F
+    v = (t - a sd^2) / sqrt(den) * u - m - sd / sqrt(den) * F
+
+What is done per channel is done inside the transform's own pass over memory.
 """
 
 from __future__ import annotations
@@ -96,15 +98,14 @@ class MiniDiT(DiT):
 
     def forward(self, x: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """Velocity (B, 3, T, H, W) of pixels x at times t (B,)."""
-        z = patch.encode(x, condition.phase)  # (B, t, h, w, 384)
-        t = t.to(z.dtype)[:, None, None, None, None]
+        t = t.to(x.dtype)[:, None]
         a, sd = 1 - t, self.sd
-        den = a * a * sd * sd + t * t
-        centred = z - a * self.mean
-        grid = (z.shape[1], z.shape[2], z.shape[3])
-        f = self.tokens((centred * den.rsqrt()).flatten(1, 3), grid, condition).unflatten(1, grid)
-        v = (t - a * sd * sd) / den * centred - self.mean - sd * den.rsqrt() * f
-        return patch.decode(v, condition.phase)
+        c_in = (a * a * sd * sd + t * t).rsqrt()  # (B, 384)
+        u = patch.encode(x, condition.phase, a * self.mean, c_in)  # (B, t, h, w, 384)
+        grid = (u.shape[1], u.shape[2], u.shape[3])
+        f = self.tokens(u.flatten(1, 3), grid, condition).unflatten(1, grid)
+        weights = torch.stack(((t - a * sd * sd) * c_in, -sd * c_in, -self.mean.expand_as(c_in)), 1)
+        return patch.decode(u, condition.phase, f, weights)
 
     def describe(self) -> dict[str, int]:
         return asdict(self.config)
@@ -162,7 +163,8 @@ class MiniBackbone:
 
     @torch.inference_mode()
     def velocity(self, x: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        return self.network(x, t, condition)
+        # Or the order of x in memory would choose the kernel, and with it the last bit.
+        return self.network(x.contiguous(), t, condition)
 
 
 def facts_for(config: MiniConfig) -> BackboneFacts:

@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.blend import cross_fade, ramps, reflect_index, reflect_pad, tile_windows
+from dtg_restore.engine.blend import (
+    OverlapAdd,
+    TileGrid,
+    cross_fade,
+    ramps,
+    reflect_index,
+    reflect_pad,
+    tile_windows,
+)
 from dtg_restore.engine.tiling import starts, tiles
+from dtg_restore.engine.types import Tile
 
 CPU = torch.device("cpu")
 
@@ -59,6 +68,49 @@ def test_windows_of_rows_and_columns_are_not_mixed_up() -> None:
     for window in tile_windows(cut, 16, 64, CPU):
         assert torch.equal(window, window[:1].expand(16, -1))  # one row of tiles: flat in y
     assert not torch.equal(tile_windows(cut, 16, 64, CPU)[0], torch.ones(16, 16))
+
+
+GRIDS = [((16, 16), 8), ((24, 8), 3), ((0, 16), 12), ((32, 24), 20), ((0, 0), 0)]
+
+
+def random_tiles(tile: tuple[int, int], overlap: int) -> tuple[list[Tile], Tensor]:
+    cut = tiles(40, 64, tile, overlap, 4)
+    generator = torch.Generator().manual_seed(0)
+    return cut, torch.randn(len(cut), 3, 2, cut[0].height, cut[0].width, generator=generator)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), GRIDS)
+@pytest.mark.parametrize("batch", [1, 2, 5, 100])
+def test_overlap_add_is_the_weighted_sum_however_the_tiles_come(
+    tile: tuple[int, int], overlap: int, batch: int
+) -> None:
+    """Bit for bit: what a chunk is must not depend on how many tiles go side by side."""
+    cut, values = random_tiles(tile, overlap)
+    grid = TileGrid(cut, (40, 64), CPU)
+    parts, at_once = OverlapAdd(grid), OverlapAdd(grid)
+    for group in values.split(batch):
+        parts.add(group)
+    at_once.add(values)
+    want = torch.zeros(1, 3, 2, 40, 64)
+    for place, window, value in zip(cut, tile_windows(cut, 40, 64, CPU), values, strict=True):
+        rows, columns = (
+            slice(place.y, place.y + place.height),
+            slice(place.x, place.x + place.width),
+        )
+        want[..., rows, columns].addcmul_(value[None], window)
+    assert torch.equal(parts.frame(), at_once.frame())
+    torch.testing.assert_close(parts.frame(), want, rtol=1e-6, atol=1e-6)
+
+
+def test_overlap_add_holds_about_two_rows_of_tiles() -> None:
+    cut, values = random_tiles((16, 16), 8)
+    columns = len({tile.x for tile in cut})
+    assert len(cut) == 4 * columns
+    blend, most = OverlapAdd(TileGrid(cut, (40, 64), CPU)), 0
+    for value in values.split(1):
+        blend.add(value)
+        most = max(most, sum(map(len, blend._held)))
+    assert columns <= most <= 2 * columns
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])

@@ -85,6 +85,17 @@ def test_blending_a_local_field_gives_the_field(x: Tensor, tile: tuple[int, int]
     torch.testing.assert_close(v_uncond, torch.sin(3 * x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_how_many_tiles_go_together_changes_no_bit(x: Tensor, batch: int) -> None:
+    """Of a field that differs between tiles, and whose memory is not contiguous."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return (x.cumsum(-1) * t[:, None, None, None, None]).mT.contiguous().mT
+
+    at_once = branches_of(Spy(velocity), GUIDED, batch=8)(x, 1)
+    assert all(map(torch.equal, branches_of(Spy(velocity), GUIDED, batch=batch)(x, 1), at_once))
+
+
 def test_alpha_one_makes_no_unconditional_call(x: Tensor) -> None:
     spy, table = Spy(), nodes(DTG(t_start=0.5, steps=3, delta0=0.2, alpha0=1.0))
     branches = branches_of(spy, table, tile=(0, 0))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dtg_restore.engine import refine as stage_one
 from dtg_restore.engine.backbones.facts import MINI
 from dtg_restore.engine.backbones.mini import PHASES, TAGS, MiniBackbone, MiniDiT
 from dtg_restore.engine.codecs.pixels import PixelCodec
@@ -209,3 +210,18 @@ def test_steps_are_told(backbone: MiniBackbone, clip: Clip) -> None:
     refiner(clip(4, 8, 8), Chunk(0, 0, 4), seen.append)
     assert [(info.step, info.num_steps) for info in seen] == [(1, 3), (2, 3), (3, 3)]
     assert [info.t for info in seen] == pytest.approx([0.3, 0.2, 0.1])
+
+
+def test_the_state_is_as_the_kernels_need_it(
+    backbone: MiniBackbone, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of memory, whatever order the codec leaves the frames in."""
+    seen = []
+
+    def sample(branches: object, x: Tensor, *_: object) -> Tensor:
+        seen.append(x)
+        return x
+
+    monkeypatch.setattr(stage_one, "sample", sample)
+    refine(backbone, clip(4, 16, 24))
+    assert seen[0].is_contiguous()

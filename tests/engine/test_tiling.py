@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from dtg_restore.engine.errors import ConfigError
-from dtg_restore.engine.tiling import ChunkGrid, batches, round_up, starts, tiles
+from dtg_restore.engine.tiling import ChunkGrid, round_up, starts, tiles
 
 GRIDS = [(length, overlap) for length in range(1, 18) for overlap in range(length // 2 + 1)]
 NUM_FRAMES = range(1, 61)
@@ -98,15 +98,6 @@ def test_tiles_cover_the_frame(tile: tuple[int, int]) -> None:
     }
     assert covered == set(itertools.product(range(height), range(width)))
     assert found == sorted(found) and len(set(found)) == len(found)  # row by row, once each
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_batches(size: int) -> None:
-    groups = list(batches(list(range(7)), size))
-    assert sum(groups, []) == list(range(7))
-    assert all(len(group) == min(size, 7) for group in groups[:-1])
-    assert 1 <= len(groups[-1]) <= size
-    assert list(batches([], size)) == []
 
 
 def test_round_up() -> None:

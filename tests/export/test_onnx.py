@@ -16,7 +16,6 @@ from torch import Tensor
 from dtg_restore.engine.backbones import blocks
 from dtg_restore.engine.backbones.base import Context
 from dtg_restore.engine.backbones.mini import MiniBackbone, MiniConfig, MiniDiT
-from dtg_restore.engine.codecs import patch
 from dtg_restore.engine.config import DTG
 from dtg_restore.engine.errors import ConfigError, EngineError, InputError
 from dtg_restore.engine.schedule import nodes
@@ -24,6 +23,7 @@ from dtg_restore.engine.sr.frames import FrameSR
 from dtg_restore.engine.sr.mini import MiniSR, facts_of
 from dtg_restore.export import export_backbone, export_sr, read_metadata, weights_sha256
 from dtg_restore.export.velocity import INPUTS, flatten, unroll
+from dtg_restore.kernels import patch_blocks
 
 CPU = torch.device("cpu")
 TILE = (4, 16, 24)  # T, H, W
@@ -104,7 +104,7 @@ def pair(onnx: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[MiniBackb
     torch.set_num_threads(1)
     # As in a process in which nothing has run: an export must leave no table of its trace behind.
     blocks.rope_3d.cache_clear()
-    patch._matrices.cache_clear()
+    patch_blocks.matrices.cache_clear()
     backbone, path = make_backbone(depth=1), tmp_path_factory.mktemp("onnx") / "pair.onnx"
     export_tile(backbone, path, batch=2)
     return backbone, path

@@ -35,6 +35,7 @@ ARCHITECTURES = (80, 90, 100)
 ALIGNED = ("num", "gate_stride", "scale_stride", "shift_stride", "height", "width", "y_stride")
 ALIGNED += ("channel_stride", "row_stride", "x_frame", "x_channel", "x_row", "in_frame")
 ALIGNED += ("in_channel", "in_row")
+ALIGNED += ("stride", "colour", "tile_size")
 MAX_REGISTERS = 64  # two programs of 16 warps, or eight of four, run side by side
 
 
@@ -48,8 +49,10 @@ class Launch:
     label: str
     num_warps: int = 4
     kernel: str = ""  # where the op has several
-    wide: int | None = None  # how many accesses of 128 bits there are, None for all
+    # Accesses of 128 bits; None for all.  Others are to single values, bytes, or given places.
+    wide: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    max_registers: int = MAX_REGISTERS
 
     def __str__(self) -> str:
         return f"{self.op}-{self.label}"
@@ -72,6 +75,44 @@ def annealing() -> Launch:
     constants |= {"PI": math.pi, "BLOCK": 32}
     types |= dict.fromkeys(names, "fp64")
     return Launch("anneal", types, constants, "exponential", wide=0)
+
+
+def integers(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "i32")
+
+
+def patches() -> list[Launch]:
+    """The block transform as `mini` calls it.
+
+    A thread holds four values of each of six planes and the matrix, and has six loads under way:
+    twelve such warps an SM, all that fit, are enough to keep its memory busy.
+    """
+    phases = integers("phase_t", "phase_y", "phase_x", "total", "colour", "t", "h", "w")
+    constants = {"TOKENS": 8, "QUADS": True}
+    scaled, weighted = constants | {"AFFINE": True}, constants | {"WEIGHTED": True}
+    rows = {"shift_ptr": "*fp32", "scale_ptr": "*fp32"} | integers("shift_stride", "scale_stride")
+    encode = {"x_ptr": "*fp32", "out_ptr": "*fp32"} | rows | phases
+    decode = {"z_ptr": "*fp32", "other_ptr": "*fp32", "out_ptr": "*fp32"} | phases
+    decode |= {"weights_ptr": "*fp32", "stride": "i32"}
+    return [
+        Launch("patch_encode", encode, constants | {"AFFINE": True}, "scaled", max_registers=168),
+        Launch(
+            "patch_decode", decode, constants | {"WEIGHTED": True}, "weighted", max_registers=168
+        ),
+    ]
+
+
+def tiles() -> list[Launch]:
+    gather = {"x_ptr": "*fp32", "origins_ptr": "*i32", "out_ptr": "*fp32"}
+    gather |= integers("num", "planes", "height", "width", "tile_size", "tile_width", "repeat")
+    blend = {"tiles_ptr": "*fp32", "origins_ptr": "*i32", "out_ptr": "*fp32"}
+    blend |= {"window_y_ptr": "*fp32", "window_x_ptr": "*fp32"}
+    blend |= integers("num", "planes", "height", "vectors", "tile_height", "tile_width")
+    blocks = {"VECTOR": 4, "BLOCK_P": 1, "BLOCK_Y": 8, "BLOCK_X": 64}
+    return [
+        Launch("tile_gather", gather, {"BLOCK_P": 1, "BLOCK": 1024}, "64 wide", wide=16),
+        Launch("tile_blend", blend, blocks, "64 wide", wide=1),
+    ]
 
 
 def launches() -> list[Launch]:
@@ -98,7 +139,7 @@ def launches() -> list[Launch]:
             ),
             rows("rmsnorm_rope", dim, rope, ROTATED=True, HEADS=heads),
         ]
-    return all_of_them + pictures()
+    return all_of_them + pictures() + patches() + tiles()
 
 
 def pictures() -> list[Launch]:
@@ -184,7 +225,7 @@ def test_no_spills_and_wide_accesses(
             f"{sum('.128' in a for a in accesses)} of {len(accesses)} accesses of 128 bits\n"
         )
     assert (stack, local, spills) == (0, 0, 0)
-    assert registers <= MAX_REGISTERS
+    assert registers <= launch.max_registers
     assert accesses
     wide = sum(".128" in access for access in accesses)
     assert wide == (len(accesses) if launch.wide is None else launch.wide)

@@ -25,6 +25,7 @@ from dtg_restore.engine.codecs import patch
 from dtg_restore.engine.config import DTG, RestoreConfig
 from dtg_restore.engine.errors import ConfigError, EngineError
 from dtg_restore.engine.schedule import nodes
+from dtg_restore.kernels import patch_blocks
 
 CPU = torch.device("cpu")
 TABLE = nodes(DTG(t_start=0.5, steps=5, delta0=0.2, schedule="linear"))
@@ -187,7 +188,7 @@ def test_half_precision_runs_and_is_near(network: MiniDiT, dtype: torch.dtype) -
 
 def test_inference_leaves_training_possible(network: MiniDiT) -> None:
     """The recipe measures with the pipeline between two steps of training."""
-    patch._matrices.cache_clear()
+    patch_blocks.matrices.cache_clear()
     backbone = MiniBackbone(network, CPU, torch.float32)
     condition = backbone.prepare("clean", "null", TABLE).at(0, ["cond"], 1)
     backbone.velocity(pixels(), torch.tensor([0.5]), condition)

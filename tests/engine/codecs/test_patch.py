@@ -30,23 +30,6 @@ def cosine(k: int, i: int, n: int) -> float:
     return scale * math.cos(math.pi * (2 * i + 1) * k / (2 * n))
 
 
-@pytest.mark.parametrize("n", [1, 2, 8, 9])
-def test_dct_matrix(n: int) -> None:
-    matrix = patch.dct_matrix(n)
-    want = torch.tensor([[cosine(k, i, n) for i in range(n)] for k in range(n)]).double()
-    torch.testing.assert_close(matrix, want, rtol=0, atol=1e-7)
-    eye = torch.eye(n, dtype=torch.float64)
-    torch.testing.assert_close(matrix @ matrix.T, eye, rtol=0, atol=1e-14)
-
-
-def test_opponent_colours() -> None:
-    matrix = patch.opponent_matrix()
-    want = torch.tensor(OPPONENT, dtype=torch.float64)
-    torch.testing.assert_close(matrix, want, rtol=0, atol=1e-15)
-    eye = torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(matrix @ matrix.T, eye, rtol=0, atol=1e-15)
-
-
 def test_gram_matrix_is_the_identity() -> None:
     """Every unit pixel of a block goes to a unit vector, orthogonal to the others."""
     basis = torch.eye(patch.CHANNELS, dtype=torch.float64).reshape(-1, patch.COLOURS, *patch.BLOCK)
@@ -132,16 +115,6 @@ def test_result_is_new_memory() -> None:
     patch.decode(z).zero_()
     z.zero_()
     assert torch.equal(x, before)
-
-
-def test_matrices_made_in_inference_serve_training() -> None:
-    """The cached matrices are shared by both: whichever comes first must not spoil the other."""
-    patch._matrices.cache_clear()
-    with torch.inference_mode():
-        patch.encode(torch.zeros(1, 3, 2, 8, 8))
-    z = rand(1, 1, 1, 1, 384).requires_grad_()
-    patch.decode(z).square().sum().backward()
-    torch.testing.assert_close(z.grad, 2 * z.detach(), rtol=1e-4, atol=1e-5)
 
 
 PIXELS = PixelCodec(torch.device("cpu"))
