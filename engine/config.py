@@ -17,6 +17,7 @@ SOLVERS = ("euler", "heun")
 MODES = ("dtg", "cfg", "none")
 OFFLOADS = ("none", "block", "model")
 WEIGHTS = ("auto", "fp8", "int8")
+TOLERANCES = ("elide_tol", "reuse_tol", "cache_tol")  # 0 = exact
 BRANCHES = ("auto", "batched", "sequential")
 
 
@@ -118,6 +119,9 @@ class RestoreConfig:
     elide_tol : the unconditional branch is not evaluated where that changes the guided velocity by
         less than this share of its norm, as estimated from the last step that had both, 0 .. 1;
         0 = only where it has no weight, which changes no bit.
+    reuse_tol : the unconditional branch is taken from its last evaluations where that changes the
+        guided velocity by less than this share of its norm, as estimated, 0 .. 1; 0 = off.
+    cache_tol : the same for both branches: the step is made without the backbone; 0 = off.
     branches : "batched" (both branches in one call), "sequential", or "auto": as measured for the
         shape on this machine and kept in the user's cache.
     prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
@@ -149,6 +153,8 @@ class RestoreConfig:
     solver: str | None = None
     shift: float | None = None
     elide_tol: float = 0.0
+    reuse_tol: float = 0.0
+    cache_tol: float = 0.0
     branches: str = "auto"
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -176,7 +182,8 @@ class RestoreConfig:
             _size(name, getattr(self, name))
         _one_of("offload", self.offload, OFFLOADS)
         _one_of("weights", self.weights, WEIGHTS)
-        _between("elide_tol", self.elide_tol, 0, 1)
+        for name in TOLERANCES:
+            _between(name, getattr(self, name), 0, 1)
         _one_of("branches", self.branches, BRANCHES)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")

@@ -11,7 +11,7 @@ from torch import Tensor
 from .backbones.base import Backbone, Context
 from .blend import tile_windows
 from .branches import BATCHED, SEQUENTIAL, BranchPlan
-from .elision import Elision
+from .reuse import Reuse
 from .schedule import Node
 from .tiling import batches
 from .types import Tile
@@ -22,9 +22,9 @@ class TiledBranches:
 
     `tiles` and `size` (height, width) are in cells of x.  Every call evaluates all tiles and blends
     their velocities; as the step is linear in the velocity, that equals blending the tiles of the
-    next x.  The unconditional branch is evaluated unless `elision` leaves it out, together with the
-    other one or after it as `plan` says.  `evaluations` counts the forward passes over the whole
-    frame, by branch.
+    next x.  `reuse` says which branches are evaluated and gives what is not; where both are, it is
+    together or one after the other as `plan` says.  `evaluations` counts the forward passes over
+    the whole frame, by branch.
     """
 
     def __init__(
@@ -35,33 +35,30 @@ class TiledBranches:
         tiles: list[Tile],
         size: tuple[int, int],
         tile_batch: int,
-        elision: Elision,
+        reuse: Reuse,
         plan: BranchPlan,
     ):
         self._backbone, self._context, self._nodes = backbone, context, nodes
         self._tiles, self._tile_batch = tiles, tile_batch
-        self._elision, self._plan = elision, plan
+        self._reuse, self._plan = reuse, plan
         self._windows = tile_windows(tiles, *size, backbone.device)
         self.evaluations: Counter[str] = Counter()
 
     def __call__(self, x: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
         node = self._nodes[index]
         if index == 0:
-            self._elision.begin()
-        names = ("cond",) if self._elision.leaves_out(node) else ("cond", "uncond")
+            self._reuse.begin()
+        names = self._reuse.needed(index, node)
         self.evaluations.update(names)
         blended = [torch.zeros_like(x) for _ in names]
-        pairs = list(zip(self._tiles, self._windows, strict=True))
+        pairs = list(zip(self._tiles, self._windows, strict=True)) if names else []
         for group in batches(pairs, self._tile_batch):
             for velocities, total in zip(
                 self._evaluate(x, index, names, group), blended, strict=True
             ):
                 for (tile, window), velocity in zip(group, velocities, strict=True):
                     _view(total, tile).addcmul_(velocity[None], window)
-        if len(names) == 1:
-            return blended[0], None
-        self._elision.measure(node, *blended)
-        return blended[0], blended[1]
+        return self._reuse.complete(index, node, blended)
 
     def _evaluate(
         self, x: Tensor, index: int, names: tuple[str, ...], group: list[tuple[Tile, Tensor]]
