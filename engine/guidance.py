@@ -50,8 +50,10 @@ class TiledBranches:
             self._reuse.begin()
         names = self._reuse.needed(index, node)
         self.evaluations.update(names)
+        if not names:
+            return self._reuse.complete(index, node, [])
         blended = [torch.zeros_like(x) for _ in names]
-        pairs = list(zip(self._tiles, self._windows, strict=True)) if names else []
+        pairs = list(zip(self._tiles, self._windows, strict=True))
         for group in batches(pairs, self._tile_batch):
             for velocities, total in zip(
                 self._evaluate(x, index, names, group), blended, strict=True
