@@ -43,6 +43,7 @@ from ..engine.elision import Elision
 from ..engine.guidance import TiledBranches
 from ..engine.media import open_reader
 from ..engine.restorer import Restorer
+from ..engine.reuse import Reuse
 from ..engine.run import Run
 from ..engine.schedule import nodes
 from ..engine.types import Tile
@@ -148,7 +149,7 @@ def parts(ours: Restorer, peers: Mapping[str, Diffusers], frames: Tensor) -> dic
     plan = BranchPlan("auto", model_key(ours.backbone.facts, ours.config), ours.device)
     branches = TiledBranches(
         *(ours.backbone, context, table, [Tile(0, 0, height, width)], (height, width), 1),
-        *(Elision(0.0), plan),
+        *(Reuse(Elision(0.0)), plan),
     )
 
     def velocities() -> Tensor:

@@ -40,6 +40,7 @@ from ..engine.devices import resolve_device, resolve_dtype
 from ..engine.elision import Elision
 from ..engine.errors import ConfigError
 from ..engine.guidance import TiledBranches
+from ..engine.reuse import Reuse
 from ..engine.runtimes import RUNTIMES, on_runtime
 from ..engine.sampler import sample
 from ..engine.schedule import Node, nodes
@@ -112,7 +113,7 @@ def step(backbone: Any, shape: tuple[int, ...], way: str, elided: bool = False) 
     height, width = shape[-2:]
     branches = TiledBranches(
         *(backbone, context, table, [Tile(0, 0, height, width)], (height, width), 1),
-        *(Elision(0.0), BranchPlan(way, {}, backbone.device)),
+        *(Reuse(Elision(0.0)), BranchPlan(way, {}, backbone.device)),
     )
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(2)).to(backbone.device)
     return lambda: sample(branches, x, table)

@@ -74,6 +74,9 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "tau_floor": ("X", "The lookahead time stays at or above X times the time, 0 to 1."),
         "elide_tol": ("X", "Leave the unconditional branch out where that changes the guided "
                       "velocity by less than X of its size, 0 to 1; 0 changes nothing."),
+        "reuse_tol": ("X", "Take the unconditional branch from earlier steps where that changes "
+                      "the guided velocity by an estimated X of its size, 0 to 1; 0 is off."),
+        "cache_tol": ("X", "The same for both branches: steps that cost nothing; 0 is off."),
         "prompt": ("TEXT", "Conditioning; for mini a tag: clean, degraded or null."),
         "negative_prompt": ("TEXT", "Conditioning of the other branch."),
         "seed": ("N", "Seed of the noise."),

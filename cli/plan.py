@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine.config import RestoreConfig
+from ..engine.config import TOLERANCES, RestoreConfig
 from ..engine.errors import InputError
 from .options import with_settings
 from .text import duration, number, plural, size
@@ -146,7 +146,7 @@ def _refinement(facts: dict[str, Any]) -> list[str]:
     many = "chunks" if cost["chunks"] is None else plural(cost["chunks"], "chunk")
     total = "" if cost["evaluations"] is None else f", {cost['evaluations']} in all"
     batch = min(plan["tile_batch"], plan["tiles"])
-    most = "at most " if facts["settings"]["elide_tol"] else ""
+    most = "at most " if any(facts["settings"][name] for name in TOLERANCES) else ""
     return [
         _row("chunks", f"{many} of {chunk['length']} frames, {chunk['overlap']} shared"),
         _row("tiles", f"{plural(plan['tiles'], 'tile')} of {width}x{height}, {batch} at once"),

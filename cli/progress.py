@@ -204,11 +204,19 @@ def _print_summary(report: dict[str, Any]) -> None:
         print("\n".join(summary(report)), flush=True)
 
 
+def _saved(report: dict[str, Any]) -> int:
+    """Evaluations that a tolerance has saved."""
+    if report["elision"] is None:
+        return 0
+    cached = sum(report["caching"]["saved"].values())
+    return report["elision"]["saved"] + report["reuse"]["saved"] + cached
+
+
 def summary(report: dict[str, Any]) -> list[str]:
     """What was made and how long it took, on two lines."""
     output, seconds = report["output"], dict(report["seconds"])
     count, total = report["frames"]["count"], seconds.pop("total")
-    saved = report["elision"]["saved"] if report["elision"] else 0
+    saved = _saved(report)
     evaluations = f"{sum(report['evaluations'].values())} evaluations" + (
         f" ({saved} saved)" if saved else ""
     )

@@ -38,7 +38,7 @@ class Elision:
         self._gap: Tensor | float | None = None
 
     def begin(self) -> None:
-        """Another chunk begins: nothing is known of it."""
+        """Another chunk or expert begins: nothing is known of it."""
         self._gap = None
 
     def leaves_out(self, node: Node) -> bool:
@@ -63,7 +63,7 @@ class Elision:
         ratio = node.w_uncond / (1 - node.alpha)
         gap = v_cond - ratio * v_uncond
         guided = node.w_cond * v_cond + node.w_uncond * v_uncond
-        self._gap = _norm(gap) / _norm(guided)
+        self._gap = norm(gap) / norm(guided)
 
     def describe(self) -> dict[str, Any]:
         """Plain data for the report: unconditional evaluations saved by the tolerance, those that
@@ -76,8 +76,8 @@ class Elision:
         }
 
 
-def _norm(v: Tensor) -> Tensor:
-    """In fp64, so that the order of the sum, as of threads, decides nothing."""
+def norm(v: Tensor) -> Tensor:
+    """Euclidean, in fp64, so that the order of the sum, as of threads, decides nothing."""
     return torch.linalg.vector_norm(v, dtype=torch.float64)
 
 

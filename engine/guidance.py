@@ -12,7 +12,7 @@ from ..kernels import tile_gather
 from .backbones.base import Backbone, Context
 from .blend import OverlapAdd, TileGrid
 from .branches import BATCHED, SEQUENTIAL, BranchPlan
-from .elision import Elision
+from .reuse import Reuse
 from .schedule import Node
 from .types import Tile
 
@@ -22,9 +22,9 @@ class TiledBranches:
 
     `tiles` and `size` (height, width) are in cells of x.  Every call evaluates all tiles and blends
     their velocities; as the step is linear in the velocity, that equals blending the tiles of the
-    next x.  The unconditional branch is evaluated unless `elision` leaves it out, together with the
-    other one or after it as `plan` says.  `evaluations` counts the forward passes over the whole
-    frame, by branch.
+    next x.  `reuse` says which branches are evaluated and gives what is not; where both are, it is
+    together or one after the other as `plan` says.  `evaluations` counts the forward passes over
+    the whole frame, by branch.
     """
 
     def __init__(
@@ -35,31 +35,29 @@ class TiledBranches:
         tiles: list[Tile],
         size: tuple[int, int],
         tile_batch: int,
-        elision: Elision,
+        reuse: Reuse,
         plan: BranchPlan,
     ):
         self._backbone, self._context, self._nodes = backbone, context, nodes
         self._grid, self._tile_batch = TileGrid(tiles, size, backbone.device), tile_batch
-        self._elision, self._plan = elision, plan
+        self._reuse, self._plan = reuse, plan
         self.evaluations: Counter[str] = Counter()
 
     def __call__(self, x: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
         node = self._nodes[index]
         if index == 0:
-            self._elision.begin()
-        names = ("cond",) if self._elision.leaves_out(node) else ("cond", "uncond")
+            self._reuse.begin()
+        names = self._reuse.needed(index, node)
         self.evaluations.update(names)
+        if not names:
+            return self._reuse.complete(index, node, [])
         sums = [OverlapAdd(self._grid) for _ in names]
         for origins in self._grid.origins.split(self._tile_batch):
             for velocities, total in zip(
                 self._evaluate(x, index, names, origins), sums, strict=True
             ):
                 total.add(velocities)
-        blended = [total.frame() for total in sums]
-        if len(names) == 1:
-            return blended[0], None
-        self._elision.measure(node, *blended)
-        return blended[0], blended[1]
+        return self._reuse.complete(index, node, [total.frame() for total in sums])
 
     def _evaluate(
         self, x: Tensor, index: int, names: tuple[str, ...], origins: Tensor

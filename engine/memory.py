@@ -90,7 +90,7 @@ def memory_of(
     return Memory(
         weights=resident,
         constants=_constants(facts, dtg, size),
-        state=4 * (FRAME_BUFFERS - 2) * cells * codec.channels
+        state=4 * (FRAME_BUFFERS - 2 + _kept(facts, config)) * cells * codec.channels
         + (4 * 2 * 3 * work.frames * work.height * work.width if on_cpu else 0),
         activations=int(work.tokens * facts.width * facts.live_channels * size),
         codec=int(work.codec_pixels * codec.live_values * size),
@@ -98,6 +98,12 @@ def memory_of(
         waiting={"none": 0, "block": blocks, "model": rest + blocks}[config.offload],
         on_cpu=on_cpu,
     )
+
+
+def _kept(facts: BackboneFacts, config: RestoreConfig) -> int:
+    """Velocities that reuse and caching keep of earlier nodes."""
+    keeps_gap = config.reuse_tol > 0 or config.cache_tol > 0
+    return keeps_gap + (facts.cycle if config.cache_tol > 0 else 0)
 
 
 def _constants(facts: BackboneFacts, dtg: DTG, size: int) -> int:

@@ -138,7 +138,8 @@ def _rule(multiple: int, offset: int) -> str:
 def count_evaluations(config: RestoreConfig, facts: BackboneFacts) -> int:
     """Passes of the backbone over a chunk; a branch of weight zero is not evaluated.
 
-    With `elide_tol` above 0 it is the most that there can be: the rest depends on the clip.
+    With one of `config.TOLERANCES` above 0 it is the most that there can be: the rest depends on
+    the clip.
     """
     dtg = config.dtg(facts.defaults)
     table = nodes(dtg)

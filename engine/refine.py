@@ -19,6 +19,7 @@ from .devices import named_out_of_memory
 from .elision import Elision
 from .guidance import TiledBranches
 from .plan import Plan
+from .reuse import Reuse
 from .sampler import sample
 from .schedule import Node, alpha_max, nodes, unstable
 from .types import Chunk, StepInfo, Tile
@@ -48,7 +49,10 @@ class Refiner:
         cell = codec.facts.pixels
         tiles = [Tile(*(side // cell for side in tile)) for tile in plan.tiles]
         height, width = (side // cell for side in plan.padded_size)
-        self._elision = Elision(config.elide_tol)
+        self._reuse = Reuse(
+            *(Elision(config.elide_tol), config.reuse_tol, config.cache_tol),
+            *(facts.cycle, facts.experts),
+        )
         self._branch_plan = BranchPlan(
             config.branches, model_key(backbone.facts, config), backbone.device
         )
@@ -59,18 +63,18 @@ class Refiner:
             tiles,
             (height, width),
             plan.tile_batch,
-            self._elision,
+            self._reuse,
             self._branch_plan,
         )
 
     def describe(self) -> dict[str, Any]:
         """What was evaluated, as plain data: the backbone's passes over whole chunks by branch,
-        those that were saved and the largest estimated error of it, how branches were called, and
+        those that were saved and the largest estimated errors of it, how branches were called, and
         what computed attention.
         """
         return {
             "evaluations": dict(self._branches.evaluations),
-            "elision": self._elision.describe(),
+            **self._reuse.describe(),
             "branches": self._branch_plan.describe(),
             "attention": self._attend and self._attend.describe(),
         }

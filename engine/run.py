@@ -25,12 +25,9 @@ from .types import Chunk, Progress, StepInfo
 
 OnProgress = Callable[[Progress], None]
 Cancel = Callable[[], bool]
-NOTHING_EVALUATED: dict[str, Any] = {
-    "evaluations": {},
-    "elision": None,
-    "branches": None,
-    "attention": None,
-}
+NOTHING_EVALUATED: dict[str, Any] = {"evaluations": {}} | dict.fromkeys(
+    ("elision", "reuse", "caching", "branches", "attention")
+)
 
 
 class Run:

@@ -30,6 +30,7 @@ class BackboneFacts:
     head_dim : of its attention; None where that cannot be steered (`attention`).
     live_channels : values held at once by a pass, per token and channel of the width; measured.
     can_wait : whether weights may wait on the host or be quantised (`offload`, `weights`).
+    cycle : nodes of a run after which it cuts x into the same blocks again; 1 where it always does.
     experts : the times from which on each of the transformers is used; they are of one size.
     chunk, overlap, tile, tile_overlap, tile_batch : what the planner takes unless told otherwise,
         in frames and pixels.
@@ -55,6 +56,7 @@ class BackboneFacts:
     prompt: str
     negative_prompt: str
     can_wait: bool = False
+    cycle: int = 1
     experts: tuple[float, ...] = (0.0,)
     head_dim: int | None = None
 

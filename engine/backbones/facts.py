@@ -28,6 +28,7 @@ MINI = BackboneFacts(
     defaults=DTG(t_start=0.16, steps=2, delta0=0.15, alpha0=1.2, kappa=4.0, space="x0"),
     prompt="clean",
     negative_prompt="null",
+    cycle=4,
 )
 
 # The two conditions of models that take text.  Nothing is said of what is in the picture: that

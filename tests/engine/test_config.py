@@ -36,6 +36,8 @@ RUN = {
     "offload": ["layer", None, True],
     "weights": ["int4", None, "fp16"],
     "elide_tol": [-0.01, 1.1, math.nan, None, "0.1"],
+    "reuse_tol": [-0.01, 1.1, math.nan, None, "0.1"],
+    "cache_tol": [-0.01, 1.1, math.nan, None, "0.1"],
     "branches": ["both", None, "Batched"],
     "attention": ["flash", None, "SDPA"],
     "color_match": ["wavelets", None, "AdaIN"],

@@ -15,6 +15,7 @@ from dtg_restore.engine.branches import BranchPlan
 from dtg_restore.engine.config import DTG
 from dtg_restore.engine.elision import Elision
 from dtg_restore.engine.guidance import TiledBranches
+from dtg_restore.engine.reuse import Reuse
 from dtg_restore.engine.sampler import sample
 from dtg_restore.engine.schedule import Node, nodes
 from dtg_restore.engine.tiling import tiles
@@ -52,8 +53,8 @@ def branches_of(
 ) -> TiledBranches:
     cut = tiles(*SIZE, tile, overlap, 8)
     plan = BranchPlan(way, {}, torch.device("cpu"))
-    elision = elision or Elision(0.0)
-    return TiledBranches(backbone, context or backbone, table, cut, SIZE, batch, elision, plan)
+    reuse = Reuse(elision or Elision(0.0))
+    return TiledBranches(backbone, context or backbone, table, cut, SIZE, batch, reuse, plan)
 
 
 @pytest.fixture

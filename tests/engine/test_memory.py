@@ -197,3 +197,13 @@ def test_loading_never_holds_a_model_twice(tmp_path: Path, weights: str) -> None
     held, peak = map(int, result.stdout.split())
     assert held > 1e8 * (1.5 if weights == "auto" else 0.8)
     assert peak < 1.25 * held + 30e6
+
+
+def test_what_reuse_and_caching_keep_is_counted() -> None:
+    state = {
+        tolerance: make_plan(RestoreConfig(device="cpu", **{tolerance: 0.1}), 64, 64).memory.state
+        for tolerance in ("elide_tol", "reuse_tol", "cache_tol")
+    }
+    velocity = 4 * 3 * 16 * 64 * 64  # of a chunk of mini; the gap, and one for each phase
+    assert state["reuse_tol"] - state["elide_tol"] == velocity
+    assert state["cache_tol"] - state["elide_tol"] == (1 + 4) * velocity

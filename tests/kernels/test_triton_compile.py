@@ -95,10 +95,8 @@ def patches() -> list[Launch]:
     decode = {"z_ptr": "*fp32", "other_ptr": "*fp32", "out_ptr": "*fp32"} | phases
     decode |= {"weights_ptr": "*fp32", "stride": "i32"}
     return [
-        Launch("patch_encode", encode, constants | {"AFFINE": True}, "scaled", max_registers=168),
-        Launch(
-            "patch_decode", decode, constants | {"WEIGHTED": True}, "weighted", max_registers=168
-        ),
+        Launch("patch_encode", encode, scaled, "scaled", max_registers=168),
+        Launch("patch_decode", decode, weighted, "weighted", max_registers=168),
     ]
 
 
