@@ -199,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--ops", nargs="+", choices=[op.name for op in OPS], help="default: all")
+    parser.add_argument("--dtypes", nargs="+", help="as torch names them; default: all")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--all-cases", action="store_true", help="not only the production shape")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
@@ -206,24 +207,33 @@ def main() -> None:
     options = parser.parse_args()
 
     device = torch.device(options.device)
+    settings = {k: v for k, v in vars(options).items() if k != "json"}
+    rows: list[Row] = []
     bandwidth = copy_bandwidth(device)
-    rows = []
+    found = {
+        **{"provenance": provenance(), "settings": settings},
+        **{"copy_bytes_per_s": bandwidth, "rows": rows},
+    }
     for op in OPS:
         if options.ops and op.name not in options.ops:
             continue
-        for case in op.cases if options.all_cases else op.cases[-1:]:
-            for dtype in op.tolerance:
-                for row in measure(
+        for row in rows_of(op, device, bandwidth, options):
+            rows.append(row)
+            print(line(row), flush=True)
+        if options.json:  # after every op: a run that is cut off has not been for nothing
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def rows_of(
+    op: Op, device: torch.device, bandwidth: float, options: argparse.Namespace
+) -> Iterator[Row]:
+    for case in op.cases if options.all_cases else op.cases[-1:]:
+        for dtype in op.tolerance:
+            if not options.dtypes or str(dtype).removeprefix("torch.") in options.dtypes:
+                yield from measure(
                     op, case, dtype, device, options.rounds, bandwidth, not options.no_compile
-                ):
-                    rows.append(row)
-                    print(line(row), flush=True)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        settings = {k: v for k, v in vars(options).items() if k != "json"}
-        result = {"provenance": provenance(), "settings": settings, "copy_bytes_per_s": bandwidth}
-        options.json.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")
-        print(f"written to {options.json}")
+                )
 
 
 if __name__ == "__main__":

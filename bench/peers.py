@@ -80,7 +80,8 @@ def take_turns(sides: Sides, rounds: int, device: torch.device) -> Compared:
     times: dict[str, list[float]] = {name: [] for name in sides}
     results: dict[str, Tensor] = {}
     for index in range(rounds):
-        for name, call in reversed(sides.items()) if index % 2 else sides.items():
+        order = list(sides.items())
+        for name, call in reversed(order) if index % 2 else order:
 
             def run(name: str = name, call: Callable[[], Tensor] = call) -> None:
                 results[name] = call()
@@ -305,10 +306,11 @@ def main() -> None:
     else:
         found = against_diffusers(SIZES[options.preset], options)
     settings = {k: v for k, v in vars(options).items() if k != "out"}
-    result = {"provenance": provenance(), "settings": settings, "rows": []}
+    rows: list[Row] = []
+    result = {"provenance": provenance(), "settings": settings, "rows": rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for each in found:
-        result["rows"].append(each)
+        rows.append(each)
         print(line(each), flush=True)
         # After every row: a run that is cut off has not been for nothing.
         options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -24,7 +24,7 @@ from .tables import RESULTS
 
 INK, FAINT = "#7f868e", "#7f868e55"  # of the same contrast to white and to black
 COLOURS = ("#4a8fd4", "#d9822b", "#3f9f7a")
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "dtg-restore",
     "svg.fonttype": "none",
     "font.family": "sans-serif",

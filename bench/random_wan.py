@@ -170,11 +170,11 @@ class Diffusers:
     def branches(self, x: Tensor, t: float) -> Callable[[], Tensor]:
         """Both velocities (2, C, T, H, W) at x (1, C, T, H, W), one after the other.
 
-        The call is the pipeline's own, to the letter: what is compiled here serves there.
+        The call is the pipeline's own, to the strides: what is compiled for it serves there.
         """
         given = {
             "hidden_states": x.to(self.transformer.dtype),
-            "timestep": torch.tensor([1000 * t], device=x.device),
+            "timestep": torch.tensor(1000 * t, device=x.device).expand(len(x)),
             "attention_kwargs": None,
             "return_dict": False,
         }

@@ -143,7 +143,7 @@ def counted_flop(call: Callable[[], Tensor]) -> tuple[int, Tensor]:
 
 def further_products() -> dict[Any, Callable[..., int]]:
     """Those that torch makes but does not count."""
-    found = {torch.ops.aten.baddbmm_: _batched_flop}
+    found: dict[Any, Callable[..., int]] = {torch.ops.aten.baddbmm_: _batched_flop}
     if torch.backends.mkldnn.is_available():
         found[torch.ops.mkldnn._linear_pointwise] = _linear_flop
     return found
@@ -158,10 +158,7 @@ def _linear_flop(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) ->
 
 
 def measure(stage: Stage, device: torch.device, rounds: int) -> Row:
-    if stage.flop is None:
-        flop, result = counted_flop(stage.call)
-    else:
-        flop, result = stage.flop, stage.call()
+    flop, result = (stage.flop, stage.call()) if stage.flop else counted_flop(stage.call)
     times = [seconds(stage.call, device) for _ in range(rounds)]
     return {
         "stage": stage.name,
@@ -246,7 +243,8 @@ def main() -> None:
     device = resolve_device("auto")
     ceilings = Ceilings(device)
     rows = rows_of(device, options, ceilings)
-    flops, floors = max(ceilings.products.values()), {}
+    flops = max(ceilings.products.values())
+    floors: dict[str, float] = {}
     for index, row in enumerate(rows):
         rows[index] = against_floor(row, flops, ceilings.copy, floors)
         floors[row["stage"]] = rows[index]["floor_s"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from dtg_restore.bench.kernels import held_bytes, max_error, moved_bytes, tensors
+from dtg_restore.bench.kernels import max_error, moved_bytes
 from dtg_restore.engine.devices import resolve_device
 from dtg_restore.kernels import OPS
 from dtg_restore.kernels.dispatch import Implementation, Op
@@ -48,7 +48,6 @@ def test_op(benchmark: Any, op: Op, implementation: Implementation, dtype: torch
     got = benchmark(call)
     benchmark.extra_info |= {
         "bytes": moved_bytes(op, arguments, want),
-        "result_bytes": sum(map(held_bytes, tensors(want))),
         "max_abs_error": max_error(got, want),
         "device": str(device),
         "threads": torch.get_num_threads(),
