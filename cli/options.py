@@ -91,6 +91,7 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
                      "other; auto is what was measured once on this machine."),
         "device": ("auto|cpu|cuda[:N]", "auto is the first GPU, else the CPU."),
         "dtype": ("auto|fp32|bf16|fp16", "Precision of the networks; auto is fp32 on a CPU."),
+        "threads": ("N", "Threads of the CPU."),
         "offload": (
             "|".join(OFFLOADS),
             "What of the refinement model waits in the host's memory: block fetches each block "
@@ -101,6 +102,7 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
 
 SIZES = ("tile", "vae_tile")
 OWN = "the backbone's own"
+UNSET = {"prompt_embeds": False, "threads": "the share of cores that the process has"}
 
 
 def _go_offline(wanted: bool) -> bool:
@@ -171,15 +173,15 @@ def _setting(name: str, group: str) -> Parameter:
         metavar=metavar,
         help=text,
         rich_help_panel=group,
-        show_default=OWN if _is_own(field) else field.default is not None,
+        show_default=_default(field),
     )
     kind = str | None if name in SIZES else get_type_hints(RestoreConfig)[name]
     return _parameter(name, Annotated[kind, option], field.default)
 
 
-def _is_own(field: Field[Any]) -> bool:
-    """Whether the backbone decides unless the user does."""
-    return field.default is None and field.name != "prompt_embeds"
+def _default(field: Field[Any]) -> str | bool:
+    """What is said of the default: where there is none, the backbone mostly decides."""
+    return UNSET.get(field.name, OWN) if field.default is None else True
 
 
 def parse_size(name: str, text: str | None) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <utility>
 
+#include "dtg/attention.h"
 #include "dtg/dtg_step.h"
 #include "dtg/gate_residual_norm.h"
 #include "dtg/gaussian_noise.h"
@@ -116,6 +117,33 @@ void rmsnorm(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t cos, std::u
                       rows, heads, eps, static_cast<dtg::Dtype>(dtype), num_threads);
 }
 
+// (address, strides of batch, head and row) of (B, heads, rows, dim).
+using Heads = std::tuple<std::uintptr_t, std::int64_t, std::int64_t, std::int64_t>;
+
+dtg::AttentionOperand operand(const Heads& heads) {
+    const auto [address, batch, head, row] = heads;
+    require(address, "no address may be null");
+    return {pointer<const void>(address), batch, head, row};
+}
+
+void attend(const Heads& q, const Heads& k, const Heads& v, std::uintptr_t out,
+            const std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>&
+                shape,
+            float scale, int dtype, int num_threads) {
+    const auto [batch, heads, queries, keys, dim] = shape;
+    require(batch >= 1 && heads >= 1 && queries >= 1 && keys >= 1,
+            "batch, heads, queries and keys must be at least 1");
+    require(dim >= 16 && dim % 16 == 0, "dim must be a multiple of 16");
+    require(out, "no address may be null");
+    require(dtype >= 0 && dtype <= 2 && dtg::attention_supported(static_cast<dtg::Dtype>(dtype)),
+            "this processor has no attention of that dtype");
+    check_threads(num_threads);
+    const auto of_q = operand(q), of_k = operand(k), of_v = operand(v);
+    py::gil_scoped_release release;
+    dtg::attention(of_q, of_k, of_v, pointer<void>(out), {batch, heads, queries, keys, dim}, scale,
+                   static_cast<dtg::Dtype>(dtype), num_threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -126,6 +154,12 @@ PYBIND11_MODULE(_C, module) {
 #else
     module.attr("openmp") = false;
 #endif
+    module.def(
+        "attention_supported",
+        [](int dtype) { return dtg::attention_supported(static_cast<dtg::Dtype>(dtype)); },
+        py::arg("dtype"));
+    module.def("attention", &attend, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
+               py::arg("shape"), py::arg("scale"), py::arg("dtype"), py::arg("num_threads"));
     module.def("dtg_step", &step, py::arg("x"), py::arg("v_cond"), py::arg("v_uncond"),
                py::arg("out"), py::arg("num"), py::arg("w_cond"), py::arg("w_uncond"),
                py::arg("dt"), py::arg("v_dtype"), py::arg("num_threads"));

@@ -127,6 +127,8 @@ class RestoreConfig:
     tile_overlap : pixels shared by neighbouring tiles.
     tile_batch : tiles in one call of the backbone.
     runtime, device, dtype : "auto" or by name.
+    threads : of the CPU; None = as many as torch takes, but no more than the process's share of
+        cores.
     """
 
     backbone: str = "mini"
@@ -161,12 +163,13 @@ class RestoreConfig:
     runtime: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("guidance", self.guidance, MODES)
         _one_of("dtype", self.dtype, ("auto", "fp32", "bf16", "fp16"))
         _whole("seed", self.seed, 0, 2**63 - 1)
-        for name in ("chunk", "tile_batch"):
+        for name in ("chunk", "tile_batch", "threads"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1, 100_000)
         for name in ("overlap", "tile_overlap"):

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels import linear
 from .errors import EngineError
 
 ROWS = 256  # that are quantised at a time
@@ -76,9 +76,9 @@ class QuantizedLinear(nn.Module):
         """W (out, in), rounded to `dtype` once: both kinds fit into fp16, bf16 and fp32."""
         return self.weight.to(dtype).mul_(self.scale)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.dequantize(x.dtype), bias)
+        return linear(x, self.dequantize(x.dtype), bias, gelu)
 
     def extra_repr(self) -> str:
         out_features, in_features = self.weight.shape

@@ -18,6 +18,7 @@ from .backbones import load_backbone, load_codec
 from .backbones.base import Backbone
 from .codecs.base import Codec
 from .config import RestoreConfig
+from .cores import use_threads
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import BeyondEnd, ConfigError, InputError
 from .media import open_reader, open_writer, probe, would_replace
@@ -31,7 +32,7 @@ from .sr import SuperResolver, load_sr
 # Settings that decide what is loaded.
 LOADED = (
     *("backbone", "vae", "vae_tile", "prompt_embeds", "offload", "weights"),
-    *("sr", "runtime", "device", "dtype"),
+    *("sr", "runtime", "device", "dtype", "threads"),
 )
 
 
@@ -64,6 +65,7 @@ class Restorer:
         config = _changed(config or RestoreConfig(), settings)
         device = resolve_device(config.device)
         dtype = resolve_dtype(config.dtype, device)
+        use_threads(config.threads)
         backbone = codec = sr = None
         with named_out_of_memory():
             if config.backbone != "none":

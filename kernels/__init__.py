@@ -15,6 +15,8 @@ from .gaussian_noise import OP as _gaussian_noise
 from .gaussian_noise import gaussian_noise
 from .layernorm_modulate import OP as _layernorm_modulate
 from .layernorm_modulate import layernorm_modulate
+from .linear import OP as _linear
+from .linear import linear
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
 
@@ -27,6 +29,7 @@ __all__ = [
     "gate_residual_norm",
     "gaussian_noise",
     "layernorm_modulate",
+    "linear",
     "rmsnorm_rope",
 ]
 
@@ -35,6 +38,7 @@ OPS: tuple[Op, ...] = (
     _gaussian_noise,
     _layernorm_modulate,
     _gate_residual_norm,
+    _linear,
     _rmsnorm_rope,
 )
 

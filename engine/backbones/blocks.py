@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels import gate_residual_norm, layernorm_modulate, rmsnorm_rope
+from ...kernels import gate_residual_norm, layernorm_modulate, linear, rmsnorm_rope
 
 Rope = tuple[Tensor, Tensor]  # cos, sin: (N, head_dim / 2)
 KeyValue = tuple[Tensor, Tensor]  # each (R, heads, L, head_dim)
@@ -41,14 +41,21 @@ def rope_3d(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope
     return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
+class Linear(nn.Linear):
+    """A linear layer on the engine's op, with the activation of a feed-forward layer on demand."""
+
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        return linear(x, self.weight, self.bias, gelu)
+
+
 class Attention(nn.Module):
     """Attention with RMSNorm over the full width on queries and keys."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.to_q, self.to_k, self.to_v = (Linear(dim, dim) for _ in range(3))
+        self.to_out = nn.ModuleList([Linear(dim, dim)])
         self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -81,17 +88,17 @@ class Attention(nn.Module):
 class GELUProjection(nn.Module):
     def __init__(self, dim: int, inner: int):
         super().__init__()
-        self.proj = nn.Linear(dim, inner)
+        self.proj = Linear(dim, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x), approximate="tanh")
+        return self.proj(x, gelu=True)
 
 
 class FeedForward(nn.Module):
     def __init__(self, dim: int, inner: int):
         super().__init__()
         # The middle entry is diffusers' dropout; it keeps the numbering of the keys.
-        self.net = nn.Sequential(GELUProjection(dim, inner), nn.Identity(), nn.Linear(inner, dim))
+        self.net = nn.Sequential(GELUProjection(dim, inner), nn.Identity(), Linear(inner, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, KeyValue, layernorm_modulate, rope_3d
+from .blocks import Block, KeyValue, Linear, layernorm_modulate, rope_3d
 
 BRANCHES = ("cond", "uncond")
 
@@ -71,13 +71,13 @@ class DiT(nn.Module):
     ):
         super().__init__()
         self.head_dim = dim // heads
-        self.patch_embedding = nn.Linear(channels_in, dim)
+        self.patch_embedding = Linear(channels_in, dim)
         self.blocks = nn.ModuleList(Block(dim, heads, ffn_dim) for _ in range(depth))
         # Where the weights wait on the host, these two bring them.
         self.fetched: Iterable[Any] | None = None
         self.on_device: Callable[[], AbstractContextManager[None]] = nullcontext
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
-        self.proj_out = nn.Linear(dim, channels_out)
+        self.proj_out = Linear(dim, channels_out)
 
     @property
     def sequence(self) -> Iterable[Any]:

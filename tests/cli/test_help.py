@@ -27,7 +27,7 @@ EMBED = {
 }
 # fmt: on
 MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "help"}
-SPEED = {"elide-tol", "branches"}
+SPEED = {"elide-tol", "branches", "threads"}
 MODELS = {"vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 
 

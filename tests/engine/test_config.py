@@ -30,6 +30,7 @@ RUN = {
     "seed": [-1, 2**63, 1.5, None],
     "chunk": [0, -2, 100_001, 16.0],
     "tile_batch": [0, 100_001, "4"],
+    "threads": [0, -1, 1.5, "2"],
     "overlap": [-1, 100_001, 0.5],
     "tile_overlap": [-1, 100_001],
     "offload": ["layer", None, True],
