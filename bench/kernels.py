@@ -21,6 +21,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,11 @@ def seconds_a_call(run: Callable[[], Any], device: torch.device, calls: int) -> 
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
-    """Those among arguments or results, in whatever tuples, lists and mappings they lie."""
+    """Those among arguments or results, in whatever tuples, lists and dataclasses they lie."""
     if isinstance(values, Tensor):
         yield values
-    elif isinstance(values, dict):
-        yield from tensors(list(values.values()))
+    elif is_dataclass(values):
+        yield from tensors([getattr(values, field.name) for field in fields(values)])
     elif isinstance(values, (tuple, list)):
         for value in values:
             yield from tensors(value)
@@ -71,6 +72,8 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 def held_bytes(tensor: Tensor) -> int:
     """Of the memory behind it: what is expanded is held once."""
+    if tensor.layout != torch.strided:  # a library's own, packed one
+        return tensor.numel() * tensor.element_size()
     sizes = [s for s, step in zip(tensor.shape, tensor.stride(), strict=True) if step or s == 0]
     return torch.Size(sizes).numel() * tensor.element_size()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_what_is_expanded_is_held_once() -> None:
     assert held_bytes(torch.ones(3, 1, 5).expand(3, 4, 5)) == 60
     assert held_bytes(torch.ones(0, 3)) == 0 and held_bytes(torch.tensor(1.0)) == 4
     assert held_bytes(torch.ones(6, 4)[::2]) == 48
+
+
+def test_tensors_of_dataclasses_count() -> None:
+    @dataclass
+    class Weights:
+        taps: int
+        forms: tuple[Tensor, ...]
+
+    forms = torch.ones(2), torch.ones(3)
+    assert list(map(len, kernels.tensors((1, [Weights(3, forms)])))) == [2, 3]
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64, torch.bool])

@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from dtg_restore.bench import ceilings, roofline
-from dtg_restore.bench.roofline import Stage, against_floor, counted_flop, weight_bytes, whole
+from dtg_restore.bench.roofline import (
+    Stage,
+    against_floor,
+    counted_flop,
+    wan_pass,
+    weight_bytes,
+    whole,
+)
+from dtg_restore.kernels import native
 
 CPU = torch.device("cpu")
 
@@ -26,7 +34,9 @@ def test_products_are_the_same_product(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rates.keys() == found.keys() and min(rates.values()) > 0
 
 
-@pytest.mark.parametrize("kind", ["in place", "prepared", "attention", "convolution"])
+@pytest.mark.parametrize(
+    "kind", ["in place", "prepared", "attention", "convolution", "prepared groups"]
+)
 def test_operations_are_counted(kind: str) -> None:
     a, x, weight = torch.randn(2, 4, 4), torch.randn(8, 5), torch.randn(3, 5)
     query = torch.randn(1, 2, 6, 4)
@@ -43,11 +53,27 @@ def test_operations_are_counted(kind: str) -> None:
         multiply = torch.ops.mkldnn._linear_pointwise
         product = (lambda: multiply(x, prepared, None, "none", [], ""), 2 * 8 * 5 * 3)
         calls["prepared"] = product
+        groups = torch.randn(6, 4, 3, 1, 1)  # 2 groups of 4 channels, 3 outputs each
+        sizes = [0, 0, 0], [1, 1, 1], [1, 1, 1], 2
+        packed = torch.ops.mkldnn._reorder_convolution_weight(groups, *sizes, [1, 8, 5, 1, 7])
+        convolve, volume = torch.ops.mkldnn._convolution_pointwise, torch.randn(1, 8, 5, 1, 7)
+        calls["prepared groups"] = (
+            lambda: convolve(volume, packed, None, *sizes, "none", [], ""),
+            2 * 6 * 3 * 7 * 4 * 3,
+        )
     if kind not in calls:
         pytest.skip("torch was built without oneDNN")
     call, want = calls[kind]
     with torch.inference_mode():
         assert counted_flop(call)[0] == want
+
+
+def test_ops_are_counted_as_their_references() -> None:
+    if native.missing():
+        pytest.skip("no native library")
+    network = wan_pass("tiny", (5, 32, 32), CPU, torch.float32)
+    with torch.inference_mode():
+        assert counted_flop(network.call)[0] == network.flop
 
 
 def test_a_stage() -> None:
