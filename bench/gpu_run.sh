@@ -28,7 +28,7 @@ run() {
     timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$results/$name.log"
     local code=${PIPESTATUS[0]}
     [ "$status" != 0 ] || status=$code
-    echo "== $name: exit $code after $((SECONDS - begin)) s"
+    printf '\n== %s\n' "$name: exit $code after $((SECONDS - begin)) s"
 }
 
 bench() {
