@@ -30,6 +30,7 @@ from torch import Tensor
 from ..engine.backbones import load_backbone
 from ..engine.backbones.mini import MiniBackbone
 from ..engine.config import RestoreConfig
+from ..engine.quantize import DYNAMIC
 from ..engine.schedule import nodes
 from ..export import velocity
 from ..export.onnx import export_backbone
@@ -46,8 +47,8 @@ Call = Callable[[], Tensor]
 class Pass:
     """One pass of both branches over `tiles` tiles."""
 
-    def __init__(self, tiles: int, dtype: torch.dtype = torch.float32):
-        backbone = load_backbone(RestoreConfig(), CPU, dtype)
+    def __init__(self, tiles: int, dtype: torch.dtype = torch.float32, weights: str = "auto"):
+        backbone = load_backbone(RestoreConfig(weights=weights), CPU, dtype)
         assert isinstance(backbone, MiniBackbone)
         self.backbone = backbone
         table = nodes(RestoreConfig().dtg(backbone.facts.defaults))
@@ -130,6 +131,7 @@ def sides(work: Pass, tiles: int, folder: Path) -> Iterator[tuple[str, Callable[
     yield PLAIN, lambda: plain(work)
     yield "eager", lambda: work
     yield "eager, bf16", lambda: Pass(tiles, torch.bfloat16)
+    yield "eager, int8-dynamic", lambda: Pass(tiles, weights=DYNAMIC)
     yield "torch.compile", lambda: compiled(work)
     yield "AOTInductor", lambda: ahead_of_time(work, folder)
     yield "ONNX Runtime", lambda: onnx_runtime(work, onnx_file(work, folder))

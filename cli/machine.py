@@ -15,6 +15,7 @@ PACKAGES = {
     "onnxruntime": ("onnxruntime", "pip install onnxruntime"),
     "flash_attn": ("flash-attn", "pip install 'dtg-restore[flash]'"),
     "xformers": ("xformers", "pip install 'dtg-restore[xformers]'"),
+    "sageattention": ("sageattention", "pip install 'dtg-restore[sage]'"),
 }
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..engine.config import (
+    ATTENTIONS,
     BRANCHES,
     MODES,
     OFFLOADS,
@@ -47,7 +48,8 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         ),
         "weights": (
             "|".join(WEIGHTS),
-            "How the refinement model's matrices are held: in the dtype, or in one byte each.",
+            "How the refinement model's matrices are held: in the dtype, or in one byte each; "
+            "int8-dynamic computes in 8 bits as well, which is faster on a CPU and less exact.",
         ),
         "prompt_embeds": (
             "FILE",
@@ -89,6 +91,9 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "runtime": ("auto|eager|graph", "What executes the backbone; graph needs a GPU."),
         "branches": ("|".join(BRANCHES), "Evaluate both branches in one call or one after the "
                      "other; auto is what was measured once on this machine."),
+        "attention": ("|".join(ATTENTIONS), "What computes attention; auto is the best that this "
+                      "machine has (see `dtg-restore info`), sage has 8-bit products and reports "
+                      "their error."),
         "device": ("auto|cpu|cuda[:N]", "auto is the first GPU, else the CPU."),
         "dtype": ("auto|fp32|bf16|fp16", "Precision of the networks; auto is fp32 on a CPU."),
         "threads": ("N", "Threads of the CPU."),

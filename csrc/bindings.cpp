@@ -15,6 +15,7 @@
 #include "dtg/gaussian_noise.h"
 #include "dtg/layernorm_modulate.h"
 #include "dtg/multiversion.h"
+#include "dtg/quantize.h"
 #include "dtg/rmsnorm_rope.h"
 
 namespace py = pybind11;
@@ -144,6 +145,18 @@ void attend(const Heads& q, const Heads& k, const Heads& v, std::uintptr_t out,
                    static_cast<dtg::Dtype>(dtype), num_threads);
 }
 
+std::pair<float, int> quantize(std::uintptr_t x, std::uintptr_t out, std::int64_t num, int dtype,
+                               int num_threads) {
+    require(num >= 1 && x && out, "num must be at least 1, x and out must not be null");
+    require(dtype == 0 || dtype == 1,
+            "dtype must be 0 (fp32) or 1 (bf16), got " + std::to_string(dtype));
+    check_threads(num_threads);
+    py::gil_scoped_release release;
+    const auto made = dtg::quantize(pointer<const void>(x), pointer<std::uint8_t>(out), num,
+                                    static_cast<dtg::Dtype>(dtype), num_threads);
+    return {made.step, made.zero};
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -173,6 +186,8 @@ PYBIND11_MODULE(_C, module) {
                py::arg("scale"), py::arg("shift"), py::arg("affine"), py::arg("sum"),
                py::arg("normed"), py::arg("shape"), py::arg("eps"), py::arg("dtype"),
                py::arg("num_threads"));
+    module.def("quantize", &quantize, py::arg("x"), py::arg("out"), py::arg("num"),
+               py::arg("dtype"), py::arg("num_threads"));
     module.def("rmsnorm_rope", &rmsnorm, py::arg("x"), py::arg("weight"), py::arg("cos"),
                py::arg("sin"), py::arg("out"), py::arg("shape"), py::arg("heads"), py::arg("eps"),
                py::arg("dtype"), py::arg("num_threads"));

@@ -84,6 +84,7 @@ def model_key(facts: BackboneFacts, config: RestoreConfig) -> Key:
         **{"ffn_width": facts.ffn_width, "context_tokens": facts.context_tokens},
         **{"dtype": config.dtype, "weights": config.weights, "offload": config.offload},
         "runtime": config.runtime,
+        "attention": config.attention,
     }
 
 

@@ -16,8 +16,9 @@ SPACES = ("velocity", "x0")
 SOLVERS = ("euler", "heun")
 MODES = ("dtg", "cfg", "none")
 OFFLOADS = ("none", "block", "model")
-WEIGHTS = ("auto", "fp8", "int8")
+WEIGHTS = ("auto", "fp8", "int8", "int8-dynamic")
 BRANCHES = ("auto", "batched", "sequential")
+ATTENTIONS = ("auto", "native", "cudnn", "flash3", "flash2", "xformers", "sdpa", "sage")
 
 
 def _one_of(name: str, value: Any, allowed: tuple) -> None:
@@ -110,7 +111,8 @@ class RestoreConfig:
         (0, 0) = the whole frame.
     prompt_embeds : safetensors file of prompt embeddings, so that no text encoder is needed.
     offload : "none", "block" or "model": what of the backbone stays on the device.
-    weights : "auto" (the dtype), "fp8" or "int8": how the backbone's matrices are held.
+    weights : "auto" (the dtype), "fp8" or "int8": how the backbone's matrices are held;
+        "int8-dynamic" computes in 8 bits too, on a CPU.
     sr : "mini-x2", "mini-x4", "none" or a path to weights.
     guidance : "dtg", "cfg" or "none" (SDEdit).
     t_start, steps, delta0, alpha0, schedule, kappa, space, alpha_clip, tau_floor, solver, shift :
@@ -120,6 +122,9 @@ class RestoreConfig:
         0 = only where it has no weight, which changes no bit.
     branches : "batched" (both branches in one call), "sequential", or "auto": as measured for the
         shape on this machine and kept in the user's cache.
+    attention : what computes the attention of own networks: "auto" (the best that is there),
+        "native" (on a CPU), "cudnn", "flash3", "flash2", "xformers", "sdpa", or "sage" (8-bit
+        products, with the error in the report).
     prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
     seed : of the noise, 0 .. 2^63 - 1.
     chunk, overlap : frames refined together, and shared by neighbours; None = the backbone's.
@@ -152,6 +157,7 @@ class RestoreConfig:
     shift: float | None = None
     elide_tol: float = 0.0
     branches: str = "auto"
+    attention: str = "auto"
     prompt: str | None = None
     negative_prompt: str | None = None
     seed: int = 0
@@ -181,6 +187,7 @@ class RestoreConfig:
         _one_of("weights", self.weights, WEIGHTS)
         _between("elide_tol", self.elide_tol, 0, 1)
         _one_of("branches", self.branches, BRANCHES)
+        _one_of("attention", self.attention, ATTENTIONS)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")
         self.dtg(DTG())  # checks what concerns the sampler

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .backbones import facts_of
+from .backbones.attention import attention_for
 from .backbones.base import BackboneFacts
 from .config import RestoreConfig
 from .devices import resolve_device, resolve_dtype
@@ -34,7 +35,8 @@ class Plan:
     """How a clip of `frame_size` is cut, and what that costs.
 
     Sizes are (height, width) in pixels; `padded_size` is what the backbone sees, of frames that
-    number `multiple * k + offset`, the `frame_rule`.
+    number `multiple * k + offset`, the `frame_rule`.  `attention` is the implementation that the
+    network's largest attention has, None where diffusers decides.
     """
 
     frame_size: tuple[int, int]
@@ -46,6 +48,7 @@ class Plan:
     evaluations: int
     flops_per_chunk: float
     memory: Memory
+    attention: str | None
 
     def padded_frames(self, count: int) -> int:
         """What the backbone sees of a chunk of `count` frames: the next count that it takes."""
@@ -70,6 +73,7 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
     open.  ConfigError where chunk, overlap and tile contradict each other."""
     facts = facts_of(config.backbone)
     device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
     multiple = facts.multiple_of[1]
     padded = (round_up(height, multiple), round_up(width, multiple))
     grid = chunk_grid(config, facts)
@@ -99,8 +103,9 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
             config,
             _work(facts, config, grid.length, padded, cut, batch),
             device,
-            resolve_dtype(config.dtype, device),
+            dtype,
         ),
+        attention=attention_for(config.attention, facts.head_dim, device, dtype),
     )
 
 
@@ -241,4 +246,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "evaluations": plan.evaluations,
         "flops_per_chunk": plan.flops_per_chunk,
         "memory": plan.memory.describe(),
+        "attention": plan.attention,
     }

@@ -36,6 +36,9 @@ class Refiner:
         self._dtg = config.dtg(facts.defaults)
         self._nodes = nodes(self._dtg)
         _warn_if_unstable(self._nodes)
+        self._attend = backbone.attend
+        if self._attend is not None:
+            self._attend.begin()
         context = backbone.prepare(
             facts.prompt if config.prompt is None else config.prompt,
             facts.negative_prompt if config.negative_prompt is None else config.negative_prompt,
@@ -61,12 +64,14 @@ class Refiner:
 
     def describe(self) -> dict[str, Any]:
         """What was evaluated, as plain data: the backbone's passes over whole chunks by branch,
-        those that were saved and the largest estimated error of it, and how branches were called.
+        those that were saved and the largest estimated error of it, how branches were called, and
+        what computed attention.
         """
         return {
             "evaluations": dict(self._branches.evaluations),
             "elision": self._elision.describe(),
             "branches": self._branch_plan.describe(),
+            "attention": self._attend and self._attend.describe(),
         }
 
     @torch.inference_mode()

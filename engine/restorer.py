@@ -32,7 +32,7 @@ from .sr import SuperResolver, load_sr
 # Settings that decide what is loaded.
 LOADED = (
     *("backbone", "vae", "vae_tile", "prompt_embeds", "offload", "weights"),
-    *("sr", "runtime", "device", "dtype", "threads"),
+    *("attention", "sr", "runtime", "device", "dtype", "threads"),
 )
 
 

@@ -25,7 +25,12 @@ from .types import Chunk, Progress, StepInfo
 
 OnProgress = Callable[[Progress], None]
 Cancel = Callable[[], bool]
-NOTHING_EVALUATED: dict[str, Any] = {"evaluations": {}, "elision": None, "branches": None}
+NOTHING_EVALUATED: dict[str, Any] = {
+    "evaluations": {},
+    "elision": None,
+    "branches": None,
+    "attention": None,
+}
 
 
 class Run:

@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from . import native
+from .attention import OP as _attention
+from .attention import attention
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
@@ -17,12 +19,15 @@ from .layernorm_modulate import OP as _layernorm_modulate
 from .layernorm_modulate import layernorm_modulate
 from .linear import OP as _linear
 from .linear import linear
+from .linear_int8 import OP as _linear_int8
+from .linear_int8 import linear_int8
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
 
 __all__ = [
     "OPS",
     "KernelChoiceError",
+    "attention",
     "check_environment",
     "describe",
     "dtg_step",
@@ -30,6 +35,7 @@ __all__ = [
     "gaussian_noise",
     "layernorm_modulate",
     "linear",
+    "linear_int8",
     "rmsnorm_rope",
 ]
 
@@ -39,7 +45,9 @@ OPS: tuple[Op, ...] = (
     _layernorm_modulate,
     _gate_residual_norm,
     _linear,
+    _linear_int8,
     _rmsnorm_rope,
+    _attention,
 )
 
 

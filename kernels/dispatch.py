@@ -54,17 +54,23 @@ class Implementation:
     """One way to compute an op, whose result is a tensor or a tuple of them.
 
     `load` imports what is needed and returns the function; `missing` says why this machine lacks
-    it, `unsupported` (with the op's arguments) why it cannot take these inputs.
+    it, `unsupported` (with the op's arguments) why it cannot take these inputs, `only_by_name` why
+    it is passed over for them unless it is asked for.
     """
 
     name: str
     load: Callable[[], Callable[..., Any]]
     missing: Callable[[], Sequence[str]] = _always
     unsupported: Callable[..., Sequence[str]] = _always
+    only_by_name: Callable[..., Sequence[str]] = _always
 
     def not_supported_reasons(self, *args: Any) -> list[str]:
         """Empty where it can run with these arguments."""
         return list(self.missing()) or list(self.unsupported(*args))
+
+    def is_chosen(self, *args: Any) -> bool:
+        """Whether it runs these arguments unless a better one does."""
+        return not self.only_by_name(*args) and not self.not_supported_reasons(*args)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class Op:
             if reasons := implementation.not_supported_reasons(*args):
                 raise KernelChoiceError(f"{self.name}: {name} cannot run: {'; '.join(reasons)}")
             return implementation
-        return next(i for i in self.implementations if not i.not_supported_reasons(*args))
+        return next(i for i in self.implementations if i.is_chosen(*args))
 
     def __call__(self, *args: Any, name: str | None = None) -> Any:
         if name is None and torch.compiler.is_compiling():

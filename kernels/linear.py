@@ -68,10 +68,13 @@ def _onednn_missing() -> list[str]:
     return []
 
 
-def _onednn_unsupported(x: Tensor, weight: Tensor, bias: Tensor | None, _: bool) -> list[str]:
+def _onednn_unsupported(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> list[str]:
     if reasons := address_reasons("cpu", x=x, weight=weight, bias=bias):
         return reasons
-    if {t.dtype for t in (x, weight, bias) if t is not None} != {torch.float32}:
+    dtypes = {t.dtype for t in (x, weight, bias) if t is not None}
+    if dtypes == {torch.bfloat16} and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ["this processor has no products in bfloat16"]
+    if dtypes != {torch.float32} and not (dtypes == {torch.bfloat16} and gelu):
         return ["PyTorch itself takes oneDNN for what is not float32"]
     return [] if x.numel() and weight.numel() else ["there is nothing to compute"]
 

@@ -18,6 +18,7 @@ PACKAGE = "dtg_restore"
 LAYERS = ["", "kernels", "engine", "export", "cli", "bench"]
 OPTIONAL = ["triton", "tensorrt", "flash_attn", "xformers", "onnx", "onnxruntime"]
 OPTIONAL += ["diffusers", "transformers", "huggingface_hub", "ftfy"]
+OPTIONAL += ["flash_attn_interface", "sageattention"]
 # Loaded by the choice of an implementation, never by an import of the package.
 BEHIND_A_CHOICE = "dtg_restore.kernels.triton"
 

@@ -15,6 +15,7 @@ from ..codecs.base import Codec, CodecFacts
 from ..config import DTG, RestoreConfig
 from ..schedule import Node
 from ..text.embeds import PromptSource
+from .attention import Attend
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class BackboneFacts:
     codec : between whose latents the backbone's state lives.
     patch : latent frames, rows and columns that make one token.
     width, depth, ffn_width, context_tokens : size of the transformer, for the cost estimate.
+    head_dim : of its attention; None where that cannot be steered (`attention`).
     live_channels : values held at once by a pass, per token and channel of the width; measured.
     can_wait : whether weights may wait on the host or be quantised (`offload`, `weights`).
     experts : the times from which on each of the transformers is used; they are of one size.
@@ -54,6 +56,7 @@ class BackboneFacts:
     negative_prompt: str
     can_wait: bool = False
     experts: tuple[float, ...] = (0.0,)
+    head_dim: int | None = None
 
     @property
     def multiple_of(self) -> tuple[int, int]:
@@ -103,6 +106,7 @@ class Backbone(Protocol):
 
     facts: BackboneFacts
     device: torch.device
+    attend: Attend | None  # None where attention cannot be steered
 
     def prepare(self, prompt: str, negative_prompt: str, nodes: Sequence[Node]) -> Context:
         """Everything that is constant over a clip, for every node of the run."""

@@ -6,13 +6,19 @@ Parameter names are those of diffusers' `WanTransformer3DModel`, so that its sta
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels import gate_residual_norm, layernorm_modulate, linear, rmsnorm_rope
+from ...kernels import (
+    attention,
+    gate_residual_norm,
+    layernorm_modulate,
+    linear,
+    rmsnorm_rope,
+)
 
 Rope = tuple[Tensor, Tensor]  # cos, sin: (N, head_dim / 2)
 KeyValue = tuple[Tensor, Tensor]  # each (R, heads, L, head_dim)
@@ -57,6 +63,7 @@ class Attention(nn.Module):
         self.to_q, self.to_k, self.to_v = (Linear(dim, dim) for _ in range(3))
         self.to_out = nn.ModuleList([Linear(dim, dim)])
         self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = attention  # see `Attend`
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
@@ -81,7 +88,7 @@ class Attention(nn.Module):
             x = x.reshape(keys_values[0].shape[0], -1, shape[-1])
         query = self._normed(self.to_q(x), self.norm_q, rope)
         key, value = self.keys_values(x, rope) if keys_values is None else keys_values
-        out = F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype))
+        out = self.attend(query, key.to(query.dtype), value.to(query.dtype))
         return self.to_out[0](out.transpose(1, 2).flatten(-2)).reshape(shape)
 
 

@@ -24,6 +24,7 @@ MINI = BackboneFacts(
     tile=(64, 64),
     tile_overlap=8,
     tile_batch=4,
+    head_dim=32,
     defaults=DTG(t_start=0.16, steps=2, delta0=0.15, alpha0=1.2, kappa=4.0, space="x0"),
     prompt="clean",
     negative_prompt="null",

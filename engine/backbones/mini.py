@@ -28,8 +28,10 @@ from ..codecs import patch
 from ..codecs.pixels import PixelCodec
 from ..config import RestoreConfig
 from ..errors import ConfigError, EngineError
+from ..quantize import DYNAMIC, check_kind, quantize_blocks
 from ..schedule import Node
 from ..text.embeds import PromptSource
+from .attention import Attend
 from .base import BackboneFacts
 from .dit import Conditioning, DiT, Table, embed_time, rows_of
 from .facts import MINI
@@ -121,8 +123,16 @@ class MiniContext:
 class MiniBackbone:
     """`MiniDiT` behind the backbone's contract."""
 
-    def __init__(self, network: MiniDiT, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        network: MiniDiT,
+        device: torch.device,
+        dtype: torch.dtype,
+        attention: str = "auto",
+    ):
         self.facts, self.device = facts_for(network.config), device
+        self.attend = Attend(attention, network.head_dim, device, dtype)
+        self.attend.steer(network)
         self.network = network.to(device).eval().requires_grad_(False)
         for part in (self.network.patch_embedding, self.network.blocks, self.network.proj_out):
             part.to(dtype)  # the preconditioning and the time embedding stay fp32
@@ -166,14 +176,24 @@ def facts_for(config: MiniConfig) -> BackboneFacts:
         depth=config.depth,
         ffn_width=config.ffn_dim,
         context_tokens=config.num_condition_tokens,
+        head_dim=config.width // config.heads,
     )
 
 
-def load_mini(path: Path, device: torch.device, dtype: torch.dtype) -> MiniBackbone:
+def load_mini(
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str = "auto",
+    weights: str = "auto",
+) -> MiniBackbone:
     """Weights of this class; EngineError where they are not."""
+    check_kind(weights, device)
     network = MiniDiT(_config(load_config(path), path))
     load_state(network, load_checkpoint(path)[1], str(path))
-    return MiniBackbone(network, device, dtype)
+    if weights != "auto":
+        quantize_blocks(network, weights)
+    return MiniBackbone(network, device, dtype, attention)
 
 
 def _config(values: Any, path: Path) -> MiniConfig:
@@ -192,10 +212,10 @@ class MiniFamily:
     def backbone(
         self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype
     ) -> MiniBackbone:
-        for name, plain in (("offload", "none"), ("weights", "auto")):
-            if getattr(config, name) != plain:
+        for name, served in (("offload", ("none",)), ("weights", ("auto", DYNAMIC))):
+            if getattr(config, name) not in served:
                 raise ConfigError(f"{name} is {getattr(config, name)!r}: mini is too small for it")
-        return load_mini(path, device, dtype)
+        return load_mini(path, device, dtype, config.attention, config.weights)
 
     def codec(
         self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype

@@ -17,9 +17,11 @@ from ..codecs.choice import load_wan_codec
 from ..config import RestoreConfig
 from ..devices import resolve_dtype
 from ..errors import EngineError
+from ..quantize import check_kind
 from ..schedule import Node
 from ..text.embeds import Embeds, PromptSource
 from ..text.umt5 import umt5_encoder
+from .attention import Attend
 from .base import BackboneFacts
 from .dit import BRANCHES, Conditioning, Table, rows_of
 from .facts import RESTORATION_NEGATIVE, RESTORATION_PROMPT, TEXT_DEFAULTS
@@ -87,6 +89,9 @@ class WanBackbone:
         self._experts, self._prompts = parts, prompts
         self._config, self._dtype = config, dtype
         self._networks: dict[int, WanDiT] = {}
+        head_dim = parts[0].config.dim // parts[0].config.heads
+        self.attend = Attend(config.attention, head_dim, device, dtype)
+        check_kind(config.weights, device)
         for expert in parts:
             check(expert, config.weights)
 
@@ -128,6 +133,7 @@ class WanBackbone:
             self._networks[expert] = read(
                 self._experts[expert], self._config, self.device, self._dtype
             )
+            self.attend.steer(self._networks[expert])
         return self._networks[expert]
 
 
@@ -162,6 +168,7 @@ def facts_for(
         negative_prompt=RESTORATION_NEGATIVE,
         can_wait=True,
         experts=experts,
+        head_dim=config.dim // config.heads,
     )
 
 

@@ -49,6 +49,7 @@ class GraphBackbone:
 
     def __init__(self, backbone: Backbone, capture: Capture | None = None):
         self.facts, self.device = backbone.facts, backbone.device
+        self.attend = backbone.attend
         self._backbone, self._capture = backbone, capture or CudaCapture(backbone.device)
         self._seen: set[tuple] = set()
         self._graphs: OrderedDict[tuple, Graph | None] = OrderedDict()  # None: it stays eager

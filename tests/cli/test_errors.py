@@ -91,6 +91,14 @@ def test_cuda_that_is_not_there(cli, files) -> None:
     assert result.code == 4 and "cuda:99" in result.err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["restore {clip} o.mkv", "plan {clip}"])
+def test_attention_that_is_not_there(cli, files, tmp_path: Path, command: str) -> None:
+    result = cli(*command.format(clip=files.clip).split(), *files.models, "--attention", "flash3")
+    assert result.code == 4 and list(tmp_path.iterdir()) == []
+    assert "needs a GPU of sm_90 (Hopper), and there is none; flash_attn_interface" in result.err
+
+
 def test_kernels_of_the_environment(cli, files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTG_KERNELS", "dtg_step=magic")
     result = cli(*words("{clip} o.mkv", files))

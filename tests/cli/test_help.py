@@ -27,7 +27,7 @@ EMBED = {
 }
 # fmt: on
 MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "help"}
-SPEED = {"elide-tol", "branches", "threads"}
+SPEED = {"elide-tol", "branches", "attention", "threads"}
 MODELS = {"vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 
 

@@ -28,7 +28,7 @@ def test_lists_everything_with_reasons(cli) -> None:
     assert [(row["name"], row["scale"]) for row in facts["sr"]] == [("mini-x2", 2), ("mini-x4", 4)]
     assert "eager" in [row["name"] for row in facts["runtimes"]]
     assert {row["name"] for row in facts["packages"]} == {
-        "triton", "tensorrt", "onnxruntime", "flash-attn", "xformers"
+        "triton", "tensorrt", "onnxruntime", "flash-attn", "xformers", "sageattention"
     }  # fmt: skip
     rows = [
         row for key in ("backbones", "sr", "runtimes", "codecs", "packages") for row in facts[key]

@@ -75,7 +75,7 @@ def test_settings_reach_the_engine(cli, files, tmp_path: Path) -> None:
         "shift": 1.5, "chunk": 6, "overlap": 2, "tile_overlap": 4, "tile_batch": 2,
         "runtime": "eager", "device": "cpu", "dtype": "fp32", "vae": "auto", "offload": "none",
         "weights": "auto", "prompt_embeds": "unused.safetensors", "elide_tol": 0.02,
-        "branches": "sequential",
+        "branches": "sequential", "attention": "sdpa",
     }  # fmt: skip
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     flags = [

@@ -37,6 +37,7 @@ RUN = {
     "weights": ["int4", None, "fp16"],
     "elide_tol": [-0.01, 1.1, math.nan, None, "0.1"],
     "branches": ["both", None, "Batched"],
+    "attention": ["flash", None, "SDPA"],
     "vae_tile": [(-8, 8), (8,), "96x96"],
     "tile": [(-8, 8), (8, -8), (8,), (8, 8, 8), 96, "96x96", (96.5, 96), (100_001, 8)],
 }

@@ -8,18 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dtg_restore import Restorer
 from dtg_restore.engine.backbones.blocks import Block
-from dtg_restore.engine.errors import EngineError
+from dtg_restore.engine.errors import ConfigError, EngineError
 from dtg_restore.engine.offload import module_bytes
 from dtg_restore.engine.quantize import (
+    DYNAMIC,
     KINDS,
     QuantizedLinear,
+    check_kind,
     quantize_blocks,
     quantize_linear,
     quantize_linears,
 )
 
-BOTH = pytest.mark.parametrize("kind", list(KINDS))
+BOTH = pytest.mark.parametrize("kind", ["int8", "fp8"])  # of weights alone
 # Relative rms error of Gaussian matrices of 256 columns.  int8: the step is the row's peak, about
 # 2.8 to 3.2 deviations, / 127, its rms 1 / sqrt(12) of that; fp8: three bits of mantissa.
 EXPECTED = {"int8": (0.0064, 0.0076), "fp8": (0.0255, 0.0268)}
@@ -200,3 +203,30 @@ def test_streaming_into_a_network_on_the_meta_device(kind: str) -> None:
     for ours, theirs in zip(network.blocks, source.blocks, strict=True):
         pair = theirs.attn2.keys_values(x)
         assert torch.equal(ours(x, modulation, rope, pair), theirs(x, modulation, rope, pair))
+
+
+def test_error_of_a_product_in_8_bits() -> None:
+    """The weights' part and that of x, whose step is its range / 255, of about 8.2 deviations."""
+    linear = linear_of(gaussian(192, 256))
+    linear.bias.zero_()
+    x = gaussian(64, 256, seed=1)
+    found = QuantizedLinear(linear, DYNAMIC)(x)
+    assert 0.010 < relative_rms(found, linear(x)) < 0.0125
+
+
+def test_8_bits_of_mini(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the exact frames, and not the same; where the processor cannot, it is said."""
+    frames = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact = Restorer.load(sr="none").restore(frames)
+    monkeypatch.setattr("dtg_restore.engine.quantize.missing", lambda: [])
+    found = Restorer.load(sr="none", weights=DYNAMIC).restore(frames)
+    assert 1e-5 < (found - exact).abs().max() < 0.02
+    monkeypatch.setattr("dtg_restore.engine.quantize.missing", lambda: ["it is too old"])
+    with pytest.raises(EngineError, match="int8-dynamic.*it is too old"):
+        Restorer.load(sr="none", weights=DYNAMIC)
+
+
+def test_8_bits_are_for_a_cpu() -> None:
+    check_kind("int8", torch.device("cuda"))
+    with pytest.raises(ConfigError, match="which is for a CPU"):
+        check_kind(DYNAMIC, torch.device("cuda"))

@@ -38,6 +38,8 @@ from .text import Encoding, encoder_of
 Config = Mapping[str, Any]
 WAN_VAE = "AutoencoderKLWan"
 HOST = torch.device("cpu")
+# Settings that reach into the network, which is diffusers' own here.
+TAKEN = {"offload": ("none", "model"), "weights": ("auto",), "attention": ("auto",)}
 
 
 class Text(NamedTuple):
@@ -144,6 +146,7 @@ class DiffusersBackbone:
         on_device: Callable[[], AbstractContextManager[None]],
     ):
         self.facts, self.device, self.on_device = facts, device, on_device
+        self.attend = None
         self.transformer, self._dtype = transformer, dtype
         self._adapter, self._prompts = adapter, prompts
 
@@ -217,7 +220,7 @@ class DiffusersFamily:
     def backbone(
         self, path: Path, config: RestoreConfig, device: torch.device, dtype: torch.dtype
     ) -> DiffusersBackbone:
-        for name, taken in (("offload", ("none", "model")), ("weights", ("auto",))):
+        for name, taken in TAKEN.items():
             if getattr(config, name) not in taken:
                 raise ConfigError(
                     f"{name} is {getattr(config, name)!r}: {self.adapter.name} supports "

@@ -132,11 +132,12 @@ def test_overlapping_chunks_share_their_noise(model: Path) -> None:
 
 def test_offload_and_report(model: Path, clip: Clip, pictures: Any, tmp_path: Path) -> None:
     source = pictures(smooth(clip, 5))
-    report = load(model, offload="block").restore_file(source, tmp_path / "a")
+    report = load(model, offload="block", attention="sdpa").restore_file(source, tmp_path / "a")
     load(model).restore_file(source, tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert len(names) == 5
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert report["evaluations"] == {"cond": STEPS, "uncond": STEPS}
+    assert report["attention"] == {"asked": "sdpa", "used": ["sdpa"], "error": None}
     assert report["weights"]["backbone"]["path"] == str(model)

@@ -64,7 +64,9 @@ def test_facts_need_no_diffusers(saved: Any) -> None:
 
 
 @LTX
-@pytest.mark.parametrize("setting", [{"offload": "block"}, {"weights": "fp8"}])
+@pytest.mark.parametrize(
+    "setting", [{"offload": "block"}, {"weights": "fp8"}, {"attention": "sdpa"}]
+)
 def test_settings_of_the_own_engine_are_refused(saved: Any, setting: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="ltx supports"):
         saved.backbone(**setting)
