@@ -19,6 +19,7 @@ import typer
 from ..engine.config import (
     ATTENTIONS,
     BRANCHES,
+    COLOR_MATCHES,
     MODES,
     OFFLOADS,
     SCHEDULES,
@@ -76,6 +77,8 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "prompt": ("TEXT", "Conditioning; for mini a tag: clean, degraded or null."),
         "negative_prompt": ("TEXT", "Conditioning of the other branch."),
         "seed": ("N", "Seed of the noise."),
+        "color_match": ("|".join(COLOR_MATCHES), "Give refined frames the coarse colours of the "
+                        "input, or mean and deviation of each of its channels."),
         "solver": ("|".join(SOLVERS), "Integration of the flow."),
         "shift": ("X", "Time shift; above 1 more of the steps are made at high noise."),
     },

@@ -1,6 +1,7 @@
 // The only file that knows Python.  Tensors arrive as addresses; kernels/native.py has checked
 // their device, type and layout, and what can be checked without torch is checked here.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
 #include <initializer_list>
@@ -8,15 +9,19 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "dtg/attention.h"
+#include "dtg/color_match.h"
 #include "dtg/dtg_step.h"
 #include "dtg/gate_residual_norm.h"
 #include "dtg/gaussian_noise.h"
 #include "dtg/layernorm_modulate.h"
 #include "dtg/multiversion.h"
 #include "dtg/quantize.h"
+#include "dtg/rgb_to_yuv.h"
 #include "dtg/rmsnorm_rope.h"
+#include "dtg/yuv_to_rgb.h"
 
 namespace py = pybind11;
 
@@ -157,6 +162,77 @@ std::pair<float, int> quantize(std::uintptr_t x, std::uintptr_t out, std::int64_
     return {made.step, made.zero};
 }
 
+using Size = std::pair<std::int64_t, std::int64_t>;
+
+dtg::YuvLayout yuv_layout(const Size& size, const std::pair<int, int>& shifts, bool wide) {
+    const auto [height, width] = size;
+    const auto [shift_x, shift_y] = shifts;
+    require(height >= 0 && width >= 0, "height and width must not be negative");
+    require((shift_x | shift_y | 1) == 1, "shifts must be 0 or 1");
+    return {height, width, shift_x, shift_y, wide};
+}
+
+// Luma, then two planes of chroma: (address, stride in samples).
+void to_rgb(const std::vector<Rows>& planes, const Size& size, const std::pair<int, int>& shifts,
+            bool wide, bool centred, const std::vector<float>& m, std::uintptr_t out,
+            int num_threads) {
+    const auto layout = yuv_layout(size, shifts, wide);
+    require(planes.size() == 3 && m.size() == 7, "there are 3 planes and 7 coefficients");
+    const bool empty = layout.height * layout.width == 0;
+    dtg::YuvPlane yuv[3];
+    for (int i = 0; i < 3; ++i) {
+        yuv[i] = {pointer<const void>(planes[i].first), planes[i].second};
+        require(empty || yuv[i].data, "the planes must not be null");
+    }
+    require(empty || out, "out must not be null");
+    check_threads(num_threads);
+    py::gil_scoped_release release;
+    dtg::yuv_to_rgb(yuv[0], yuv[1], yuv[2], layout, centred,
+                    {m[0], m[1], m[2], m[3], m[4], m[5], m[6]}, pointer<float>(out), num_threads);
+}
+
+void to_yuv(std::uintptr_t rgb, const Size& strides, const Size& size,
+            const std::pair<int, int>& shifts, bool wide, const std::vector<float>& m,
+            const std::vector<std::uintptr_t>& planes, int num_threads) {
+    const auto layout = yuv_layout(size, shifts, wide);
+    require(planes.size() == 3 && m.size() == 9, "there are 3 planes and 9 coefficients");
+    const bool empty = layout.height * layout.width == 0;
+    require(empty || (rgb && planes[0] && planes[1] && planes[2]),
+            "rgb and the planes must not be null");
+    check_threads(num_threads);
+    py::gil_scoped_release release;
+    dtg::rgb_to_yuv({pointer<const float>(rgb), strides.first, strides.second}, layout,
+                    {m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8]},
+                    pointer<void>(planes[0]), pointer<void>(planes[1]), pointer<void>(planes[2]),
+                    num_threads);
+}
+
+// (address, stride of a frame, of a channel, of a row) of (T, 3, H, W) fp32.
+using Clip = std::tuple<std::uintptr_t, std::int64_t, std::int64_t, std::int64_t>;
+
+dtg::ClipView clip_view(const Clip& clip) {
+    return {pointer<const float>(std::get<0>(clip)), std::get<1>(clip), std::get<2>(clip),
+            std::get<3>(clip)};
+}
+
+void match(const Clip& frames, const Clip& reference, std::int64_t num_frames, const Size& size,
+           bool wavelet, double least_std, std::uintptr_t out, int num_threads) {
+    const auto [height, width] = size;
+    require(num_frames >= 0 && height >= 0 && width >= 0,
+            "num_frames, height and width must not be negative");
+    const auto x = clip_view(frames), r = clip_view(reference);
+    require(num_frames * height * width == 0 || (x.data && r.data && out),
+            "frames, reference and out must not be null");
+    check_threads(num_threads);
+    py::gil_scoped_release release;
+    const dtg::ClipShape shape{num_frames, height, width};
+    if (wavelet) {
+        dtg::color_match_wavelet(x, r, shape, pointer<float>(out), num_threads);
+    } else {
+        dtg::color_match_adain(x, r, shape, least_std, pointer<float>(out), num_threads);
+    }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -173,6 +249,9 @@ PYBIND11_MODULE(_C, module) {
         py::arg("dtype"));
     module.def("attention", &attend, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
                py::arg("shape"), py::arg("scale"), py::arg("dtype"), py::arg("num_threads"));
+    module.def("color_match", &match, py::arg("frames"), py::arg("reference"),
+               py::arg("num_frames"), py::arg("size"), py::arg("wavelet"), py::arg("least_std"),
+               py::arg("out"), py::arg("num_threads"));
     module.def("dtg_step", &step, py::arg("x"), py::arg("v_cond"), py::arg("v_uncond"),
                py::arg("out"), py::arg("num"), py::arg("w_cond"), py::arg("w_uncond"),
                py::arg("dt"), py::arg("v_dtype"), py::arg("num_threads"));
@@ -188,7 +267,13 @@ PYBIND11_MODULE(_C, module) {
                py::arg("num_threads"));
     module.def("quantize", &quantize, py::arg("x"), py::arg("out"), py::arg("num"),
                py::arg("dtype"), py::arg("num_threads"));
+    module.def("rgb_to_yuv", &to_yuv, py::arg("rgb"), py::arg("strides"), py::arg("size"),
+               py::arg("shifts"), py::arg("wide"), py::arg("coefficients"), py::arg("planes"),
+               py::arg("num_threads"));
     module.def("rmsnorm_rope", &rmsnorm, py::arg("x"), py::arg("weight"), py::arg("cos"),
                py::arg("sin"), py::arg("out"), py::arg("shape"), py::arg("heads"), py::arg("eps"),
                py::arg("dtype"), py::arg("num_threads"));
+    module.def("yuv_to_rgb", &to_rgb, py::arg("planes"), py::arg("size"), py::arg("shifts"),
+               py::arg("wide"), py::arg("centred"), py::arg("coefficients"), py::arg("out"),
+               py::arg("num_threads"));
 }

@@ -19,6 +19,7 @@ OFFLOADS = ("none", "block", "model")
 WEIGHTS = ("auto", "fp8", "int8", "int8-dynamic")
 BRANCHES = ("auto", "batched", "sequential")
 ATTENTIONS = ("auto", "native", "cudnn", "flash3", "flash2", "xformers", "sdpa", "sage")
+COLOR_MATCHES = ("none", "wavelet", "adain")
 
 
 def _one_of(name: str, value: Any, allowed: tuple) -> None:
@@ -125,6 +126,8 @@ class RestoreConfig:
     attention : what computes the attention of own networks: "auto" (the best that is there),
         "native" (on a CPU), "cudnn", "flash3", "flash2", "xformers", "sdpa", or "sage" (8-bit
         products, with the error in the report).
+    color_match : refined frames take coarse colours of the input: "none", "wavelet" (all that is
+        coarser than about 32 pixels) or "adain" (mean and standard deviation of each channel).
     prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
     seed : of the noise, 0 .. 2^63 - 1.
     chunk, overlap : frames refined together, and shared by neighbours; None = the backbone's.
@@ -158,6 +161,7 @@ class RestoreConfig:
     elide_tol: float = 0.0
     branches: str = "auto"
     attention: str = "auto"
+    color_match: str = "none"
     prompt: str | None = None
     negative_prompt: str | None = None
     seed: int = 0
@@ -188,6 +192,7 @@ class RestoreConfig:
         _between("elide_tol", self.elide_tol, 0, 1)
         _one_of("branches", self.branches, BRANCHES)
         _one_of("attention", self.attention, ATTENTIONS)
+        _one_of("color_match", self.color_match, COLOR_MATCHES)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")
         self.dtg(DTG())  # checks what concerns the sampler

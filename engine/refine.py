@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels import gaussian_noise
+from ..kernels import color_match, gaussian_noise
 from .backbones.base import Backbone
 from .blend import reflect_index, reflect_pad
 from .branches import BranchPlan, model_key
@@ -33,6 +33,7 @@ class Refiner:
         facts = backbone.facts
         self._backbone, self._codec = backbone, codec
         self._plan, self._seed = plan, config.seed
+        self._color_match = config.color_match
         self._dtg = config.dtg(facts.defaults)
         self._nodes = nodes(self._dtg)
         _warn_if_unstable(self._nodes)
@@ -92,7 +93,10 @@ class Refiner:
             with self._backbone.on_device():
                 x = sample(self._branches, x, self._nodes, self._dtg.solver, on_step)
             slices = [part.to(frames.device) for part in self._codec.decode(x)]
-        return torch.cat(slices)[:count, :, :height, :width]
+        refined = torch.cat(slices)[:count, :, :height, :width]
+        if self._color_match == "none":
+            return refined
+        return color_match(refined.float(), frames.float(), self._color_match).clamp_(0, 1)
 
     def _encode(self, frames: Tensor) -> Tensor:
         """z (1, C, t, h, w) of the frames, continued by reflection to sizes the model takes."""

@@ -8,6 +8,8 @@ from typing import Any
 from . import native
 from .attention import OP as _attention
 from .attention import attention
+from .color_match import OP as _color_match
+from .color_match import color_match
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
@@ -21,14 +23,19 @@ from .linear import OP as _linear
 from .linear import linear
 from .linear_int8 import OP as _linear_int8
 from .linear_int8 import linear_int8
+from .rgb_to_yuv import OP as _rgb_to_yuv
+from .rgb_to_yuv import rgb_to_yuv
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
+from .yuv_to_rgb import OP as _yuv_to_rgb
+from .yuv_to_rgb import yuv_to_rgb
 
 __all__ = [
     "OPS",
     "KernelChoiceError",
     "attention",
     "check_environment",
+    "color_match",
     "describe",
     "dtg_step",
     "gate_residual_norm",
@@ -36,7 +43,9 @@ __all__ = [
     "layernorm_modulate",
     "linear",
     "linear_int8",
+    "rgb_to_yuv",
     "rmsnorm_rope",
+    "yuv_to_rgb",
 ]
 
 OPS: tuple[Op, ...] = (
@@ -48,6 +57,9 @@ OPS: tuple[Op, ...] = (
     _linear_int8,
     _rmsnorm_rope,
     _attention,
+    _yuv_to_rgb,
+    _rgb_to_yuv,
+    _color_match,
 )
 
 

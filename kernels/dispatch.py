@@ -23,6 +23,7 @@ from torch.nn import Parameter
 log = logging.getLogger("dtg_restore")
 
 ENV = "DTG_KERNELS"
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class KernelChoiceError(RuntimeError):
@@ -130,7 +131,11 @@ class Op:
 
 
 def address_reasons(
-    device_type: str, rows: Mapping[str, Tensor | None] | None = None, **tensors: Tensor | None
+    device_type: str,
+    rows: Mapping[str, Tensor | None] | None = None,
+    *,
+    dtypes: Sequence[torch.dtype] = FLOATS,
+    **tensors: Tensor | None,
 ) -> list[str]:
     """Why a kernel on `device_type` cannot take these by their bare addresses (None: not given).
 
@@ -150,8 +155,9 @@ def address_reasons(
             reasons.append(f"{name} is not contiguous")
         if name in given_rows and tensor.stride(-1) != 1:
             reasons.append(f"{name} is not contiguous in the last dimension")
-        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            reasons.append(f"{name} is {tensor.dtype}, not float32, bfloat16 or float16")
+        if tensor.dtype not in dtypes:
+            known = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+            reasons.append(f"{name} is {tensor.dtype}, not {known}")
         if tensor.requires_grad and torch.is_grad_enabled():
             reasons.append(f"{name} needs a gradient")
     return reasons

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from math import isfinite
 from types import TracebackType
 
 import torch
@@ -84,7 +85,7 @@ class Writer(ABC):
                 f"(3, {self.height}, {self.width})"
             )
         frame = frame.detach().to("cpu", torch.float32)
-        if not torch.isfinite(frame).all():
+        if not all(map(isfinite, torch.aminmax(frame))):  # both are nan where any value is
             raise EngineError(f"frame {self.num_frames} of {self.path} holds NaN or infinity")
         self._write(frame)
         self.num_frames += 1

@@ -6,18 +6,10 @@ import av
 import numpy as np
 import torch
 
+from ...kernels import rgb_to_yuv, yuv_to_rgb
 from ..errors import InputError
 from ..types import ColourTags
-from .colour import (
-    CODE_POINTS,
-    RGB_CODE_POINT,
-    downsample_chroma,
-    matrix_name,
-    rgb_to_yuv,
-    round_to_code,
-    upsample_chroma,
-    yuv_to_rgb,
-)
+from .colour import CODE_POINTS, RGB_CODE_POINT, coding, matrix_name, round_to_code
 
 _LIMITED, _FULL = 1, 2  # AVColorRange
 _MAX_BITS = 16
@@ -98,15 +90,15 @@ def _rgb_samples(frame: av.VideoFrame, bits: int) -> torch.Tensor:
 def _planar_yuv(frame: av.VideoFrame, bits: int, chroma_centred: bool) -> torch.Tensor:
     colour = colour_tags(frame)
     frame = _to_planar(frame, bits)
-    y = torch.from_numpy(_samples(frame, 0, 1, bits > 8))
-    if len(frame.planes) < 3:  # grey
-        cb = cr = torch.full_like(y, float(1 << (bits - 1)))
-        return yuv_to_rgb(y, cb, cr, colour, bits)
+    planes = [torch.from_numpy(_view(frame, i, 1, bits > 8)) for i in range(len(frame.planes))]
+    if len(planes) < 3:  # grey: one row of chroma serves all rows
+        height, width = planes[0].shape
+        middle = torch.full((1, width), 1 << (bits - 1), dtype=planes[0].dtype)
+        grey = middle.expand(height, width)
+        return yuv_to_rgb(planes[0], grey, grey, coding(colour, bits, (0, 0)))
+    y, cb, cr = planes[:3]
     shifts = _chroma_shifts(frame.format)
-    chroma = (torch.from_numpy(_samples(frame, plane, 1, bits > 8)) for plane in (1, 2))
-    height, width = y.shape
-    cb, cr = (upsample_chroma(c, height, width, shifts, chroma_centred) for c in chroma)
-    return yuv_to_rgb(y, cb, cr, colour, bits)
+    return yuv_to_rgb(y, cb, cr, coding(colour, bits, shifts), chroma_centred)
 
 
 def _to_planar(frame: av.VideoFrame, bits: int) -> av.VideoFrame:
@@ -170,7 +162,5 @@ def _fill_rgb(frame: av.VideoFrame, rgb: torch.Tensor) -> None:
 def _fill_yuv(frame: av.VideoFrame, rgb: torch.Tensor, colour: ColourTags) -> None:
     bits = bit_depth(frame.format)
     shifts = _chroma_shifts(frame.format)
-    y, cb, cr = rgb_to_yuv(rgb, colour, bits)
-    planes = (y, downsample_chroma(cb, shifts), downsample_chroma(cr, shifts))
-    for plane, values in enumerate(planes):
-        _view(frame, plane, 1, bits > 8)[...] = round_to_code(values, bits).numpy()
+    for plane, values in enumerate(rgb_to_yuv(rgb, coding(colour, bits, shifts))):
+        _view(frame, plane, 1, bits > 8)[...] = values.numpy()

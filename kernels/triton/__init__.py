@@ -51,5 +51,13 @@ def row_tile(rows: int, dim: int) -> dict[str, int]:
     return {"BLOCK_ROWS": together, "BLOCK_D": width, "num_warps": warps}
 
 
+def picture_tile(height: int, width: int) -> dict[str, int]:
+    """The launch of a kernel over pixels: one program has about a thousand, side by side where the
+    picture is wide enough; in the interpreter, some hundred thousands."""
+    columns = min(_power_of_2(width), 2048 if interpreted() else 1024)
+    rows = min(_power_of_2(height), 256) if interpreted() else max(1, 1024 // columns)
+    return {"BLOCK_H": rows, "BLOCK_W": max(columns, 2), "num_warps": 8}
+
+
 def _power_of_2(least: int) -> int:
     return 1 << (max(least, 1) - 1).bit_length()

@@ -26,7 +26,7 @@ EMBED = {
     "help", "prompt-embeds",
 }
 # fmt: on
-MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "help"}
+MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "color-match", "help"}
 SPEED = {"elide-tol", "branches", "attention", "threads"}
 MODELS = {"vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 

@@ -38,6 +38,7 @@ RUN = {
     "elide_tol": [-0.01, 1.1, math.nan, None, "0.1"],
     "branches": ["both", None, "Batched"],
     "attention": ["flash", None, "SDPA"],
+    "color_match": ["wavelets", None, "AdaIN"],
     "vae_tile": [(-8, 8), (8,), "96x96"],
     "tile": [(-8, 8), (8, -8), (8,), (8, 8, 8), 96, "96x96", (96.5, 96), (100_001, 8)],
 }

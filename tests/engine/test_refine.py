@@ -19,7 +19,7 @@ from dtg_restore.engine.plan import make_plan
 from dtg_restore.engine.refine import Refiner
 from dtg_restore.engine.schedule import nodes
 from dtg_restore.engine.types import Chunk
-from dtg_restore.kernels import gaussian_noise
+from dtg_restore.kernels import color_match, gaussian_noise
 
 Clip = Callable[..., Tensor]
 
@@ -121,6 +121,18 @@ def test_shape_range_and_padding(
     assert got.shape == frames.shape and got.dtype == torch.float32
     assert got.min() >= 0 and got.max() <= 1 and torch.equal(frames, before)
     assert got.untyped_storage().data_ptr() != frames.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("method", ["wavelet", "adain"])
+def test_color_match_takes_colours_of_the_input(
+    backbone: MiniBackbone, clip: Clip, method: str
+) -> None:
+    frames = clip(4, 24, 17)  # padded, so that what is refined is a part of a larger picture
+    plain = refine(backbone, frames)
+    matched = refine(backbone, frames, color_match=method)
+    assert torch.equal(matched, color_match(plain, frames, method).clamp(0, 1))
+    drift, matched_drift = ((x - frames).mean((2, 3)).abs().max() for x in (plain, matched))
+    assert matched_drift < 0.7 * drift  # clamping leaves some
 
 
 def test_padding_is_reflection(backbone: MiniBackbone, clip: Clip) -> None:

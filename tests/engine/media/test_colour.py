@@ -15,6 +15,7 @@ from dtg_restore.engine.errors import InputError
 from dtg_restore.engine.media import colour, open_reader, open_writer, probe
 from dtg_restore.engine.media.planes import frame_to_rgb, rgb_to_frame
 from dtg_restore.engine.types import ColourTags
+from dtg_restore.kernels import yuv
 
 CODE = 1 / 255
 LUMA = {"bt601": (0.299, 0.587, 0.114), "bt709": (0.2126, 0.7152, 0.0722)}
@@ -139,18 +140,18 @@ def test_grey_keeps_its_range() -> None:
 @pytest.mark.parametrize("shifts", [(1, 1), (1, 0), (0, 1), (2, 0), (2, 2)])
 def test_chroma_keeps_size_and_constants(size: tuple[int, int], shifts: tuple[int, int]) -> None:
     plane = torch.full(size, 77.0)
-    small = colour.downsample_chroma(plane, shifts)
+    small = yuv.downsample_chroma(plane, shifts)
     assert small.shape == (-(-size[0] // 2 ** shifts[1]), -(-size[1] // 2 ** shifts[0]))
     for centred in (False, True):
-        assert torch.equal(colour.upsample_chroma(small, *size, shifts, centred), plane)
+        assert torch.equal(yuv.upsample_chroma(small, *size, shifts, centred), plane)
 
 
 def test_chroma_does_not_move() -> None:
     """A linear slope survives 4:2:0: the sample positions of both directions agree."""
     slope = torch.linspace(0, 60, 61)
     for plane in (slope.expand(61, 61), slope.expand(61, 61).T):
-        small = colour.downsample_chroma(plane, (1, 1))
-        back = colour.upsample_chroma(small, 61, 61, (1, 1), centred=False)
+        small = yuv.downsample_chroma(plane, (1, 1))
+        back = yuv.upsample_chroma(small, 61, 61, (1, 1), centred=False)
         assert torch.allclose(back[4:-4, 4:-4], plane[4:-4, 4:-4], atol=1e-4)
 
 

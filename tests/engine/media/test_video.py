@@ -166,8 +166,11 @@ def test_failed_overwrite_keeps_the_old_file(tmp_path: Path) -> None:
     old = target.read_bytes()
     with pytest.raises(InputError, match="exists"):
         write(target, moving(3))
-    with pytest.raises(EngineError, match="frame 0 .* NaN"):
-        write(target, [torch.full((3, 32, 64), float("nan"))], overwrite=True)
+    for value in ("nan", "inf", "-inf"):
+        frame = moving(1)[0].clone()
+        frame[1, 7, 5] = float(value)
+        with pytest.raises(EngineError, match="frame 0 .* NaN or infinity"):
+            write(target, [frame], overwrite=True)
     with pytest.raises(InputError, match="no frames"):
         open_writer(target, width=64, height=32, fps=FPS, colour=TAGS, overwrite=True).__exit__(
             None, None, None
