@@ -3,17 +3,26 @@
     python -m dtg_restore.bench.peers --preset small --out bench/results/peers_small.json
 
 Equal are weights (random), clip, start, steps, times, noise, resolution and precision.  The sides
-take turns in one process; a ratio is that of the best times, and beside it stands what the results
-differ by.  `ratio` is the peer's time over ours.  "whole" has classifier-free guidance on both
-sides.  "whole, elided" is lookahead guidance with `elide_tol`, whose error is to the same run
-without it, and whose time is compared with both branches of the peer.  `--steps` are those made:
-20 of diffusers at strength 0.5 make 10.
+take turns in one process, the first one changing; a ratio is that of the best times, and beside it
+stands what the results differ by.  `ratio` is the peer's time over ours.  "whole" has
+classifier-free guidance on both sides.  "whole, elided" is lookahead guidance with `elide_tol`,
+whose error is to the same run without it, and whose time is compared with both branches of the
+peer.
+
+`--steps` and `--strength` mean what diffusers means by them: of the steps of a full denoising the
+last share is made.  The defaults, 20 at strength 0.5, make 10 steps from t = 0.5 to 0, which is 20
+evaluations with both branches.
+
+`--compile` adds diffusers with torch.compile as a second peer: the transformer and the encoder and
+decoder of its VAE, each as a whole, in the default mode on a CPU and with max-autotune on a GPU.
+Its rows say what was compiled and how long the first calls took, which no other time includes.
+Some minutes go by before the first row; later runs find most of it in torch's cache.
 
 Presets: `small` (width 512, 8 layers, VAE of base 32, 17 frames of 384 x 256, fp32), `wan-1.3b`
 (81 frames of 832 x 480, bf16; on a GPU), `mini` (the embedded model on the demo clip, against its
 own path of separate calls and reference kernels).
 
-Floor and prediction for `small` with 10 steps, made before it was measured.  An evaluation is 197
+Floor and prediction for `small`, made before it was measured.  An evaluation is 197
 GFLOP, of which diffusers' text projections are 3 %.  At the 101 GFLOP/s that two idle cores reach,
 20 evaluations take 41 s, and diffusers' DiT was known to be there already; its VAE took 46 s at
 half of that rate.  Left is: text computed once (1 s), the VAE in Winograd form at half of the time
@@ -50,7 +59,7 @@ from ..engine.types import Tile
 from .kernels import seconds
 from .pattern import moving
 from .provenance import ROOT, provenance
-from .random_wan import Diffusers, WanSize, model_folder
+from .random_wan import COMPILED_PARTS, Diffusers, WanSize, model_folder
 
 SIZES = {
     "small": WanSize(8, 64, 8, 2048, 32, 17, 256, 384),
@@ -60,6 +69,7 @@ PRESETS = (*SIZES, "mini")
 DEMO = ROOT / "assets" / "demo.mp4"
 CLIP = ROOT.parent / "shared" / "data" / "clips" / "garden_path_hero7_1.mp4"
 SCALE = 3.0  # of classifier-free guidance
+WITH_COMPILE = "diffusers + torch.compile"
 
 Row = dict[str, Any]
 Sides = Mapping[str, Callable[[], Tensor]]
@@ -70,8 +80,9 @@ def take_turns(sides: Sides, rounds: int, device: torch.device) -> Compared:
     """Seconds of every call, and the last result, by side."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     results: dict[str, Tensor] = {}
-    for _ in range(rounds):
-        for name, call in sides.items():
+    for index in range(rounds):
+        order = list(sides.items())
+        for name, call in reversed(order) if index % 2 else order:
 
             def run(name: str = name, call: Callable[[], Tensor] = call) -> None:
                 results[name] = call()
@@ -114,28 +125,52 @@ def against_diffusers(size: WanSize, options: argparse.Namespace) -> Iterator[Ro
     device, folder, frames = resolve_device("auto"), model_folder(size), read_clip(size)
     peers = {"diffusers": Diffusers(folder, size, device)}
     if options.compile:
-        peers["diffusers + torch.compile"] = Diffusers(folder, size, device, compiled=True)
-    ours = Restorer.load(
+        peers[WITH_COMPILE] = Diffusers(folder, size, device, options.compile)
+    ours = restorer_of(size, folder, options.steps, options.strength)
+    warm = options.compile or device.type == "cuda"
+    first: dict[str, float] = {}
+    for name, sides in parts(ours, peers, frames).items():
+        if warm:
+            took, _ = take_turns(sides, 1, device)
+            first[name] = round(took.get(WITH_COMPILE, [0.0])[0], 1)
+        for found in rows_of(name, *take_turns(sides, options.part_rounds, device)):
+            yield found | about_compiled(found, peers, first)
+    for found in whole(ours, peers, frames, options):
+        yield found | about_compiled(found, peers, first)
+
+
+def restorer_of(size: WanSize, folder: Path, steps: int, strength: float) -> Restorer:
+    """Ours on the model at `folder`, with the guidance and the steps of diffusers' pipeline."""
+    return Restorer.load(
         backbone=str(folder),
         prompt_embeds=str(folder / "prompts.safetensors"),
         sr="none",
         dtype=size.dtype,
         guidance="cfg",
         alpha0=SCALE,
-        steps=options.steps,
-        t_start=options.t_start,
+        steps=steps_made(steps, strength),
+        t_start=strength,
     )
-    warm = options.compile or device.type == "cuda"
-    for name, sides in parts(ours, peers, frames).items():
-        if warm:
-            take_turns(sides, 1, device)
-        yield from rows_of(name, *take_turns(sides, options.part_rounds, device))
-    yield from whole(ours, peers, frames, options)
+
+
+def steps_made(steps: int, strength: float) -> int:
+    """Of `steps` those that diffusers makes at `strength`."""
+    return max(1, min(int(steps * strength), steps))
 
 
 def rows_of(name: str, times: dict[str, list[float]], results: dict[str, Tensor]) -> Iterator[Row]:
     for peer in (side for side in times if side != "ours"):
         yield row(name, peer, times[peer], times["ours"], results["ours"], results[peer])
+
+
+def about_compiled(
+    found: Row, peers: Mapping[str, Diffusers], first: Mapping[str, float]
+) -> dict[str, Any]:
+    """For a row against torch.compile: the modules, the mode, and seconds of the first calls."""
+    if found["peer"] != WITH_COMPILE:
+        return {}
+    peer = peers[WITH_COMPILE]
+    return {"compiled": {"parts": peer.compiled, "mode": peer.mode, "first_call_s": dict(first)}}
 
 
 def parts(ours: Restorer, peers: Mapping[str, Diffusers], frames: Tensor) -> dict[str, Sides]:
@@ -200,16 +235,15 @@ def whole(
     sides: dict[str, Callable[[], Tensor]] = {
         name: partial(peer.restore, frames, times, SCALE) for name, peer in peers.items()
     }
-    sides |= {"ours": plain, "elided": elided}
+    sides |= {"ours": plain, "elided": elided, "exact": exact}
     took, results = take_turns(sides, options.rounds, ours.device)
-    alone, full = take_turns({"ours": exact}, 1, ours.device)
     for peer in peers:
         yield plain.evaluations() | row(
             "whole", peer, took[peer], took["ours"], results["ours"], results[peer]
         )
-    for peer, theirs in ({name: took[name] for name in peers} | alone).items():
+    for peer, theirs in ({name: took[name] for name in peers} | {"ours": took["exact"]}).items():
         yield elided.evaluations() | row(
-            "whole, elided", peer, theirs, took["elided"], results["elided"], full["ours"]
+            "whole, elided", peer, theirs, took["elided"], results["elided"], results["exact"]
         )
 
 
@@ -252,9 +286,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where to write the JSON")
-    parser.add_argument("--compile", action="store_true", help="torch.compile as a second peer")
-    parser.add_argument("--steps", type=int, default=20, help="of the solver")
-    parser.add_argument("--t-start", type=float, default=0.5)
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="all",
+        choices=COMPILED_PARTS,
+        help="torch.compile as a second peer, of these parts (without a value: all)",
+    )
+    parser.add_argument("--steps", type=int, default=20, help="of a full denoising")
+    parser.add_argument("--strength", type=float, default=0.5, help="share of it that is made")
     parser.add_argument("--elide-tol", type=float, default=0.1)
     parser.add_argument("--rounds", type=int, default=2, help="of whole runs")
     parser.add_argument("--part-rounds", type=int, default=2)
@@ -266,14 +306,15 @@ def main() -> None:
         found = against_itself(options)
     else:
         found = against_diffusers(SIZES[options.preset], options)
-    rows = []
+    settings = {k: v for k, v in vars(options).items() if k != "out"}
+    rows: list[Row] = []
+    result = {"provenance": provenance(), "settings": settings, "rows": rows}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     for each in found:
         rows.append(each)
         print(line(each), flush=True)
-    settings = {k: v for k, v in vars(options).items() if k != "out"}
-    result = {"provenance": provenance(), "settings": settings, "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+        # After every row: a run that is cut off has not been for nothing.
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

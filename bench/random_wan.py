@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -91,10 +92,33 @@ def randomise(module: nn.Module, seed: int) -> None:
             parameter.data.add_(1)
 
 
-class Diffusers:
-    """`WanVideoToVideoPipeline` with our times and our noise; as it is, or with torch.compile."""
+# What of diffusers goes through torch.compile, by the name of the choice.
+COMPILED_PARTS = {
+    "transformer": ("transformer",),
+    "vae": ("vae.encoder", "vae.decoder"),
+    "all": ("transformer", "vae.encoder", "vae.decoder"),
+}
 
-    def __init__(self, folder: Path, size: WanSize, device: torch.device, compiled: bool = False):
+
+def compile_mode(device: torch.device) -> str:
+    """The strongest mode of torch.compile that the pipeline can run with.
+
+    CUDA graphs are left out: the pipeline uses the results of two passes after both were made, and
+    the VAE feeds results back, which the static memory of a graph does not allow.
+    """
+    return "max-autotune-no-cudagraphs" if device.type == "cuda" else "default"
+
+
+class Diffusers:
+    """`WanVideoToVideoPipeline` with our times and our noise; as it is, or with torch.compile.
+
+    `compiled` is one of `COMPILED_PARTS`.  Every shape has code of its own: the VAE's encoder and
+    decoder see three, of the first, the second and any later slice of a clip.
+    """
+
+    def __init__(
+        self, folder: Path, size: WanSize, device: torch.device, compiled: str | None = None
+    ):
         dtype = DTYPES[size.dtype]
         transformer = diffusers_class("WanTransformer3DModel")
         vae = diffusers_class("AutoencoderKLWan")
@@ -102,9 +126,11 @@ class Diffusers:
         self.vae = vae.from_pretrained(folder / "vae", torch_dtype=dtype)
         self.transformer.to(device)
         self.vae.to(device)
-        if compiled:
-            for part in (self.transformer, self.vae.encoder, self.vae.decoder):
-                part.compile()
+        self.compiled = COMPILED_PARTS[compiled] if compiled else ()
+        self.mode = compile_mode(device)
+        for name in self.compiled:
+            part: nn.Module = attrgetter(name)(self)
+            part.compile(mode=self.mode, dynamic=False)
         self.embeds = {
             name: tensor.to(device, dtype)
             for name, tensor in load_file(folder / "prompts.safetensors").items()
@@ -142,12 +168,22 @@ class Diffusers:
         return found.cpu()
 
     def branches(self, x: Tensor, t: float) -> Callable[[], Tensor]:
-        """Both velocities (2, C, T, H, W) at x (1, C, T, H, W), one after the other."""
-        times = torch.tensor([1000 * t], device=x.device)
-        z = x.to(self.transformer.dtype)
+        """Both velocities (2, C, T, H, W) at x (1, C, T, H, W), one after the other.
+
+        The call is the pipeline's own, to the strides: what is compiled for it serves there.
+        """
+        given = {
+            "hidden_states": x.to(self.transformer.dtype),
+            "timestep": torch.tensor(1000 * t, device=x.device).expand(len(x)),
+            "attention_kwargs": None,
+            "return_dict": False,
+        }
 
         def call() -> Tensor:
-            return torch.cat([self.transformer(z, times, self.embeds[n])[0] for n in PROMPTS])
+            texts = (self.embeds[name] for name in PROMPTS)
+            return torch.cat(
+                [self.transformer(**given, encoder_hidden_states=text)[0] for text in texts]
+            )
 
         return call
 

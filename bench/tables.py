@@ -3,7 +3,8 @@
     python -m dtg_restore.bench.tables          rewrite README.md
     python -m dtg_restore.bench.tables --check  exit with 1 where README.md would change
 
-A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`.
+A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`.  One whose results are not
+there is left as it is.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .kernels import COMPILED, COPY
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -91,18 +95,95 @@ def wan_memory(result: dict[str, Any]) -> str:
     return markdown(["Wan", "weights", "text keys and values, modulation", "a token"], rows)
 
 
+def kernels(result: dict[str, Any]) -> str:
+    """The fastest implementation of every op on its production shape."""
+    timed = [row for row in result["rows"] if row["case"] == "production" and "best_s" in row]
+    ours = [row for row in timed if row["implementation"] not in (COMPILED, COPY)]
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in ours:
+        key = (row["op"], row["dtype"])
+        if key not in best or row["best_s"] < best[key]["best_s"]:
+            best[key] = row
+    rows = [
+        [
+            f"`{row['op']}`",
+            SHORT.get(row["dtype"], row["dtype"]),
+            row["implementation"],
+            f"{row['best_s'] * 1e3:.2f} ms",
+            f"{row['ratio']:.2f}",
+            "" if row["ratio_to_compiled"] is None else f"{row['ratio_to_compiled']:.2f}",
+            f"{row['share_of_bandwidth']:.0%}",
+        ]
+        for row in best.values()
+    ]
+    header = ["op", "dtype", "fastest", "time", "over the reference", "over torch.compile of it"]
+    return markdown([*header, "of the copy bandwidth"], rows)
+
+
+def step(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["model"],
+            row["path"],
+            f"{row['best_s'] * 1e3:.1f} ms",
+            f"{row['ratio']:.2f}",
+            f"{row['max_error']:.0e}",
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(["a step of", "path", "time", "ratio", "largest error / scale"], rows)
+
+
+def roofline(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["stage"],
+            f"{row['flop'] / 1e9:.0f} GFLOP",
+            f"{row['best_s']:.2f} s",
+            f"{row['flop_per_s'] / 1e9:.0f} GFLOP/s",
+            f"{row['share_of_floor']:.0%}",
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(["stage", "work", "time", "rate", "of the floor"], rows)
+
+
+def throughput(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['frames']} frames of {row['width']} x {row['height']}",
+            f"{row['chunks']}",
+            f"{row['tiles']}",
+            f"{row['frames_per_s']:.2f}",
+            f"{row['first_frame_s']:.2f} s",
+            f"{row['s_per_later_chunk']:.2f} s" if row["s_per_later_chunk"] else "",
+            f"{max(row['peak_memory_bytes'].values()) / 1e6:.0f} MB",
+        ]
+        for series in result["rows"].values()
+        for row in series
+    ]
+    header = ["clip", "chunks", "tiles", "frames/s", "first frame", "a later chunk", "peak memory"]
+    return markdown(header, rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("quality_mini.json", quality),
     "codec": ("codec_wan.json", codec),
     "peers": ("peers_small.json", peers),
     "wan-memory": ("wan_memory.json", wan_memory),
     "super-resolution": ("sr_mini.json", super_resolution),
+    "kernels": ("kernels.json", kernels),
+    "step": ("step.json", step),
+    "roofline": ("roofline.json", roofline),
+    "throughput": ("throughput_mini.json", throughput),
 }
 
 
 def render(text: str) -> str:
     """`text` with every table drawn anew."""
     for name, (file, draw) in TABLES.items():
+        if not (RESULTS / file).is_file():
+            continue
         table = draw(json.loads((RESULTS / file).read_text()))
         head, tail = f"<!-- table {name} -->\n", f"<!-- end {name} -->"
         if text.count(head) != 1 or text.count(tail) != 1:

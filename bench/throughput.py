@@ -3,22 +3,37 @@
     python -m dtg_restore.bench.throughput --json bench/results/throughput_mini.json
 
 Time must grow linearly with the frames, and so with the chunks; the first frame comes when the
-first chunk is done, however long the clip is.  Cases are measured in turns, so that a machine
-that slows down slows all of them.  `bench.memory` shows that memory does not grow.
+first chunk is done, however long the clip is, and from then on every chunk costs the same.  Cases
+are measured in turns, so that a machine that slows down slows all of them.  The peak of the memory
+is that of one more run in a process of its own, as the peak of a process never falls.
+
+`growth` judges the series of lengths: a line through its times, what a frame costs at the end of
+it over what one costs at the beginning, and the peak of the longest clip over that of the shortest
+with more than one chunk.  `bench.memory` does the same for thousands of frames and for files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression, median
 from typing import Any
 
+import torch
+
+from ..engine.report import peak_memory
 from ..engine.restorer import Restorer
 from .pattern import moving
 from .provenance import provenance
+
+# Noise: so much more a frame may cost at the end, and so much more a long clip may hold.
+LINEAR, CONSTANT = 1.15, 1.05
 
 
 def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[str, float]:
@@ -31,6 +46,27 @@ def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[st
     if rest != num_frames - 1:
         raise RuntimeError(f"{rest + 1} of {num_frames} frames came back")
     return {"first": first - start, "rest": time.perf_counter() - first}
+
+
+def peak_bytes(case: dict[str, Any], settings: dict[str, Any], threads: int) -> dict[str, int]:
+    """Peaks of the host's and, where there is one, the device's memory in this whole process.
+
+    What getrusage tells of a process begins with the peak of the one that started it; Linux knows
+    that of the process alone.
+    """
+    torch.set_num_threads(threads)
+    restorer = Restorer.load(**settings, tile=case["tile"])
+    run(restorer, case["frames"], case["height"], case["width"])
+    peaks, status = peak_memory(), Path("/proc/self/status")
+    if status.is_file() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        peaks["host"] = 1024 * int(found[1])
+    return peaks
+
+
+def alone(case: dict[str, Any], settings: dict[str, Any]) -> dict[str, int]:
+    """`peak_bytes` of a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(peak_bytes, case, settings, torch.get_num_threads()).result()
 
 
 def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[dict[str, Any]]:
@@ -48,6 +84,7 @@ def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[d
         )
         plan = restorer.plan(case["height"], case["width"])
         chunks = plan.grid.touching(0, case["frames"], case["frames"]) if plan else []
+        later = median(f["rest"] for f in found) / (len(chunks) - 1) if len(chunks) > 1 else None
         rows.append(
             case
             | {
@@ -57,10 +94,34 @@ def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[d
                 "total_s": round(total, 3),
                 "frames_per_s": round(case["frames"] / total, 3),
                 "s_per_chunk": round(total / max(1, len(chunks)), 3),
+                "s_per_later_chunk": later and round(later, 3),
+                "peak_memory_bytes": alone(case, settings),
             }
         )
         print(json.dumps(rows[-1]), flush=True)
     return rows
+
+
+def growth(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What time and memory do over rows of growing length, the first of one chunk."""
+    frames = [row["frames"] for row in rows]
+    times = [row["total_s"] for row in rows]
+    slope, start = linear_regression(frames, times)
+    residual = max(abs(start + slope * n - s) for n, s in zip(frames, times, strict=True))
+    middle = len(rows) // 2
+    late = (times[-1] - times[middle]) / (frames[-1] - frames[middle])
+    early = (times[middle] - times[0]) / (frames[middle] - frames[0])
+    kind = "device" if "device" in rows[-1]["peak_memory_bytes"] else "host"
+    longest, short = (row["peak_memory_bytes"][kind] for row in (rows[-1], rows[1]))
+    return {
+        "s_per_frame": round(slope, 4),
+        "s_at_zero_frames": round(start, 4),
+        "largest_residual_over_longest": round(residual / times[-1], 4),
+        "late_over_early_cost": round(late / early, 3),
+        "time_is_linear": late / early <= LINEAR,
+        "memory_ratio": round(longest / short, 3),
+        "memory_is_constant": longest / short <= CONSTANT,
+    }
 
 
 def main() -> None:
@@ -84,6 +145,10 @@ def main() -> None:
     rows = {name: measure(cases, options.rounds, sr=options.sr) for name, cases in series.items()}
     settings = {k: v for k, v in vars(options).items() if k != "json"}
     found = {"provenance": provenance(), "settings": settings, "rows": rows}
+    if len(options.frames) > 2:
+        found["growth"] = growth(rows["length"])
+        print(json.dumps(found["growth"]))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 

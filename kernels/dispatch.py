@@ -79,7 +79,8 @@ class Op:
     """`implementations` are in order of preference; the reference is appended to them.
 
     `tolerance` has one entry for each dtype that the op takes; `cases` feed the generic test and
-    the generic benchmark, the last one being of production size.
+    the generic benchmark, the last one being of production size.  `moved_bytes`, with the op's
+    arguments, are those that it has to read and write, where not all of every tensor once.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Op:
     faster: tuple[Implementation, ...]
     tolerance: Mapping[torch.dtype, Tolerance]
     cases: tuple[Case, ...] = field(repr=False)
+    moved_bytes: Callable[..., int] | None = None
 
     @property
     def implementations(self) -> tuple[Implementation, ...]:

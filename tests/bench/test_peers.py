@@ -11,12 +11,19 @@ import pytest
 import torch
 
 from dtg_restore.bench import peers
-from dtg_restore.bench.peers import against_diffusers, against_itself, line, read_clip, row
+from dtg_restore.bench.peers import (
+    against_diffusers,
+    against_itself,
+    line,
+    read_clip,
+    row,
+    steps_made,
+)
 from dtg_restore.bench.random_wan import WanSize, model_folder
 
 TINY = WanSize(2, 24, 2, 40, 8, 5, 32, 48, text_dim=20, text_tokens=6)
 OPTIONS = Namespace(
-    steps=6, t_start=0.5, elide_tol=0.05, rounds=1, part_rounds=1, compile=False, frames=4
+    steps=12, strength=0.5, elide_tol=0.05, rounds=1, part_rounds=1, compile=None, frames=4
 )
 
 
@@ -55,6 +62,53 @@ def test_mini_against_itself() -> None:
         elided["elision"]["saved"]
         == whole["evaluations"]["uncond"] - (elided["evaluations"]["uncond"])
     )
+
+
+def test_steps_are_those_that_diffusers_makes() -> None:
+    scheduler = pytest.importorskip("diffusers").FlowMatchEulerDiscreteScheduler(shift=1.0)
+    pipeline = pytest.importorskip("diffusers").WanVideoToVideoPipeline
+    for steps, strength in ((20, 0.5), (20, 1.0), (7, 0.4), (10, 0.33)):
+        scheduler.set_timesteps(steps)
+        used = Namespace(scheduler=scheduler)
+        times, _ = pipeline.get_timesteps(used, steps, scheduler.timesteps, strength, "cpu")
+        assert steps_made(steps, strength) == len(times)
+
+
+def test_the_defaults_make_ten_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Namespace] = []
+    monkeypatch.setattr(peers, "against_diffusers", lambda size, given: seen.append(given) or [])
+    arguments = ["peers", "--preset", "small", "--out", str(tmp_path / "x.json")]
+    for further in ([], ["--compile"], ["--compile", "vae"]):
+        monkeypatch.setattr(sys, "argv", arguments + further)
+        peers.main()
+    assert [given.compile for given in seen] == [None, "all", "vae"]
+    assert steps_made(seen[0].steps, seen[0].strength) == 10
+
+
+def test_compiled_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
+    compiled = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **given: compiled.append((type(self), given))
+    )
+    rows = list(against_diffusers(TINY, Namespace(**vars(OPTIONS) | {"compile": "all"})))
+    assert [name.__name__ for name, _ in compiled] == [
+        *("WanTransformer3DModel", "WanEncoder3d", "WanDecoder3d")
+    ]
+    assert all(given["mode"] == "default" for _, given in compiled)
+    second = [r for r in rows if r["peer"] == peers.WITH_COMPILE]
+    names = ["DiT", "VAE encode", "VAE decode", "whole", "whole, elided"]
+    assert [r["name"] for r in second] == names
+    assert second[-1]["compiled"]["parts"] == ("transformer", "vae.encoder", "vae.decoder")
+    assert list(second[-1]["compiled"]["first_call_s"]) == names[:3]
+    assert all("compiled" not in r for r in rows if r["peer"] == "diffusers")
+
+
+def test_sides_begin_in_turns() -> None:
+    order: list[str] = []
+    sides = {name: lambda name=name: order.append(name) or torch.ones(1) for name in "ab"}
+    peers.take_turns(sides, 3, torch.device("cpu"))
+    assert "".join(order) == "abbaab"
 
 
 def test_row() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,3 +26,51 @@ def test_quality_table_has_a_row_for_every_method() -> None:
     lines = tables.quality(result).splitlines()
     assert len(lines) == 2 + len(result["rows"])
     assert lines[2].startswith("| input | ")
+
+
+def test_a_table_without_results_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    text = "<!-- table step -->\nas it was\n<!-- end step -->"
+    assert tables.render(text) == text
+    row = {"model": "m", "path": "batched", "best_s": 0.0125, "ratio": 1.5, "max_error": 2e-7}
+    (tmp_path / "step.json").write_text(json.dumps({"rows": [row]}))
+    assert "| m | batched | 12.5 ms | 1.50 | 2e-07 |\n<!-- end step" in tables.render(text)
+
+
+def test_kernels_table_has_the_fastest_of_ours() -> None:
+    def row(implementation: str, best: float, **more: Any) -> dict[str, Any]:
+        return {
+            **{"op": "f", "case": "production", "dtype": "bfloat16"},
+            **{"implementation": implementation, "best_s": best, "ratio": 4.0},
+            **{"ratio_to_compiled": 2.0, "share_of_bandwidth": 0.876, **more},
+        }
+
+    rows = [
+        row("native", 0.002),
+        row("triton", 0.001),
+        row("reference", 0.004),
+        row("compiled reference", 0.0001),
+        row("copy", 0.0001),
+        row("triton", 0.00001, case="odd sizes"),
+        {"op": "f", "case": "production", "dtype": "float32", "implementation": "absent"},
+    ]
+    lines = tables.kernels({"rows": rows}).splitlines()
+    assert lines[2:] == ["| `f` | bf16 | triton | 1.00 ms | 4.00 | 2.00 | 88% |"]
+
+
+def test_roofline_table() -> None:
+    row = {"stage": "s", "flop": 3e9, "best_s": 0.05, "flop_per_s": 6e10, "share_of_floor": 0.6}
+    assert "| s | 3 GFLOP | 0.05 s | 60 GFLOP/s | 60% |" in tables.roofline({"rows": [row]})
+
+
+def test_throughput_table() -> None:
+    row = {
+        **{"frames": 28, "height": 64, "width": 96, "chunks": 2, "tiles": 4},
+        **{"frames_per_s": 5.5, "first_frame_s": 3.0, "peak_memory_bytes": {"host": 5e8}},
+    }
+    rows = [row | {"s_per_later_chunk": 2.25}, row | {"s_per_later_chunk": None}]
+    lines = tables.throughput({"rows": {"length": rows}}).splitlines()
+    assert lines[2] == "| 28 frames of 96 x 64 | 2 | 4 | 5.50 | 3.00 s | 2.25 s | 500 MB |"
+    assert lines[3].endswith("| 3.00 s |  | 500 MB |")
