@@ -42,6 +42,9 @@ class TiledBranches:
         self._tiles, self._tile_batch = tiles, tile_batch
         self._elision, self._plan = elision, plan
         self._windows = tile_windows(tiles, *size, backbone.device)
+        times = {"cond": [node.t for node in nodes], "uncond": [node.tau for node in nodes]}
+        # On the device: a copy from the host would keep the loop from being recorded.
+        self._times = {n: torch.tensor(row, device=backbone.device) for n, row in times.items()}
         self.evaluations: Counter[str] = Counter()
 
     def __call__(self, x: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
@@ -77,9 +80,8 @@ class TiledBranches:
 
     def _call(self, cut: Tensor, index: int, names: tuple[str, ...]) -> tuple[Tensor, ...]:
         """One call for all `names`; each sample has its own time."""
-        node, count = self._nodes[index], len(cut)
-        times = {"cond": node.t, "uncond": node.tau}
-        t = torch.tensor([times[n] for n in names], device=cut.device).repeat_interleave(count)
+        count = len(cut)
+        t = torch.cat([self._times[n][index].expand(count) for n in names])
         condition = self._context.at(index, names, count)
         batch = cut if len(names) == 1 else cut.repeat(len(names), 1, 1, 1, 1)
         return self._backbone.velocity(batch, t, condition).split(count)
