@@ -4,7 +4,8 @@
 
 Time must grow linearly with the frames, and so with the chunks; the first frame comes when the
 first chunk is done, however long the clip is.  Cases are measured in turns, so that a machine
-that slows down slows all of them.  `bench.memory` shows that memory does not grow.
+that slows down slows all of them.  `overlap` is that of the last round: the share of the time in
+which two stages or more ran, and each one's.  `bench.memory` shows that memory does not grow.
 """
 
 from __future__ import annotations
@@ -17,26 +18,30 @@ from statistics import median
 from typing import Any
 
 from ..engine.restorer import Restorer
+from ..engine.run import Run
 from .pattern import moving
 from .provenance import provenance
 
 
-def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[str, float]:
-    """Seconds to the first restored frame, and from there to the last."""
+def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[str, Any]:
+    """Seconds to the first restored frame and from there to the last; how stages overlapped."""
+    r, size = restorer, (height, width)
     start = time.perf_counter()
-    stream = restorer.stream(moving(num_frames, height, width))
+    one = Run(r.config, r.backbone, r.codec, r.sr, r.plan(*size), r.device, size)
+    stream = one.frames(one.clock.timed("decode", moving(num_frames, *size)), 0, None)
     next(stream)
     first = time.perf_counter()
     rest = sum(1 for _ in stream)
     if rest != num_frames - 1:
         raise RuntimeError(f"{rest + 1} of {num_frames} frames came back")
-    return {"first": first - start, "rest": time.perf_counter() - first}
+    seconds = {"first": first - start, "rest": time.perf_counter() - first}
+    return seconds | {"overlap": one.clock.overlap()}
 
 
 def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[dict[str, Any]]:
     """Median of `rounds` for every case: frames, height, width, tile."""
     restorers = [Restorer.load(**settings, tile=case["tile"]) for case in cases]
-    seconds: list[list[dict[str, float]]] = [[] for _ in cases]
+    seconds: list[list[dict[str, Any]]] = [[] for _ in cases]
     for _ in range(rounds):
         for case, restorer, found in zip(cases, restorers, seconds, strict=True):
             found.append(run(restorer, case["frames"], case["height"], case["width"]))
@@ -57,6 +62,7 @@ def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[d
                 "total_s": round(total, 3),
                 "frames_per_s": round(case["frames"] / total, 3),
                 "s_per_chunk": round(total / max(1, len(chunks)), 3),
+                "overlap": found[-1]["overlap"],
             }
         )
         print(json.dumps(rows[-1]), flush=True)
