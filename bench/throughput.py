@@ -5,7 +5,8 @@
 Time must grow linearly with the frames, and so with the chunks; the first frame comes when the
 first chunk is done, however long the clip is, and from then on every chunk costs the same.  Cases
 are measured in turns, so that a machine that slows down slows all of them.  The peak of the memory
-is that of one more run in a process of its own, as the peak of a process never falls.
+is that of one more run in a process of its own, as the peak of a process never falls.  `overlap` is
+that of the last round: the share of the time in which two stages or more ran, and each one's.
 
 `growth` judges the series of lengths: a line through its times, what a frame costs at the end of
 it over what one costs at the beginning, and the peak of the longest clip over that of the shortest
@@ -29,6 +30,7 @@ import torch
 
 from ..engine.report import peak_memory
 from ..engine.restorer import Restorer
+from ..engine.run import Run
 from .pattern import moving
 from .provenance import provenance
 
@@ -36,16 +38,19 @@ from .provenance import provenance
 LINEAR, CONSTANT = 1.15, 1.05
 
 
-def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[str, float]:
-    """Seconds to the first restored frame, and from there to the last."""
+def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[str, Any]:
+    """Seconds to the first restored frame and from there to the last; how stages overlapped."""
+    r, size = restorer, (height, width)
     start = time.perf_counter()
-    stream = restorer.stream(moving(num_frames, height, width))
+    one = Run(r.config, r.backbone, r.codec, r.sr, r.plan(*size), r.device, size)
+    stream = one.frames(one.clock.timed("decode", moving(num_frames, *size)), 0, None)
     next(stream)
     first = time.perf_counter()
     rest = sum(1 for _ in stream)
     if rest != num_frames - 1:
         raise RuntimeError(f"{rest + 1} of {num_frames} frames came back")
-    return {"first": first - start, "rest": time.perf_counter() - first}
+    seconds = {"first": first - start, "rest": time.perf_counter() - first}
+    return seconds | {"overlap": one.clock.overlap()}
 
 
 def peak_bytes(case: dict[str, Any], settings: dict[str, Any], threads: int) -> dict[str, int]:
@@ -72,7 +77,7 @@ def alone(case: dict[str, Any], settings: dict[str, Any]) -> dict[str, int]:
 def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[dict[str, Any]]:
     """Median of `rounds` for every case: frames, height, width, tile."""
     restorers = [Restorer.load(**settings, tile=case["tile"]) for case in cases]
-    seconds: list[list[dict[str, float]]] = [[] for _ in cases]
+    seconds: list[list[dict[str, Any]]] = [[] for _ in cases]
     for _ in range(rounds):
         for case, restorer, found in zip(cases, restorers, seconds, strict=True):
             found.append(run(restorer, case["frames"], case["height"], case["width"]))
@@ -96,6 +101,7 @@ def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[d
                 "s_per_chunk": round(total / max(1, len(chunks)), 3),
                 "s_per_later_chunk": later and round(later, 3),
                 "peak_memory_bytes": alone(case, settings),
+                "overlap": found[-1]["overlap"],
             }
         )
         print(json.dumps(rows[-1]), flush=True)

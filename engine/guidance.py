@@ -41,6 +41,9 @@ class TiledBranches:
         self._backbone, self._context, self._nodes = backbone, context, nodes
         self._grid, self._tile_batch = TileGrid(tiles, size, backbone.device), tile_batch
         self._reuse, self._plan = reuse, plan
+        times = {"cond": [node.t for node in nodes], "uncond": [node.tau for node in nodes]}
+        # On the device: a copy from the host would keep the loop from being recorded.
+        self._times = {n: torch.tensor(row, device=backbone.device) for n, row in times.items()}
         self.evaluations: Counter[str] = Counter()
 
     def __call__(self, x: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
@@ -75,9 +78,8 @@ class TiledBranches:
         self, x: Tensor, index: int, names: tuple[str, ...], origins: Tensor
     ) -> tuple[Tensor, ...]:
         """One call for all `names`; each sample has its own time."""
-        node, count = self._nodes[index], len(origins)
-        times = {"cond": node.t, "uncond": node.tau}
-        t = torch.tensor([times[n] for n in names], device=x.device).repeat_interleave(count)
+        count = len(origins)
+        t = torch.cat([self._times[n][index].expand(count) for n in names])
         condition = self._context.at(index, names, count)
         cut = tile_gather(x, origins, self._grid.tile, len(names))
         return self._backbone.velocity(cut, t, condition).split(count)

@@ -28,13 +28,16 @@ class _Failed:
 _END = object()
 
 
-def ahead(items: Iterable[T], depth: int = DEPTH) -> Generator[T, None, None]:
+def ahead(
+    items: Iterable[T], depth: int = DEPTH, stop: threading.Event | None = None
+) -> Generator[T, None, None]:
     """The items; up to `depth` of them are made before they are asked for, in another thread.
 
     An exception of the iterable is raised in its place; closing the generator ends the thread.
+    That sets `stop`, so that an item which takes long can be given up by what makes it.
     """
     queue: Queue[Any] = Queue(depth)
-    stop = threading.Event()
+    stop = stop or threading.Event()
 
     def work() -> None:
         try:

@@ -6,7 +6,8 @@ clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 
 import torch
@@ -19,6 +20,7 @@ from .tiling import ChunkGrid
 from .types import Chunk
 
 Refine = Callable[[Tensor, Chunk], Tensor]
+Beside = Callable[[Iterator[Tensor]], Generator[Tensor, None, None]]
 
 
 def restore_frames(
@@ -29,18 +31,29 @@ def restore_frames(
     grid: ChunkGrid | None,
     sr: SuperResolver | None,
     clock: Clock,
-) -> Iterator[Tensor]:
+    beside: Beside | None = None,
+) -> Generator[Tensor, None, None]:
     """Frames `start .. stop - 1` of the clip, restored, each (3, sH, sW).
 
     `frames` are the clip's frames (3, H, W) from `first_frame(start, grid)` on: refinement needs
-    the whole of every chunk that the range touches.
+    the whole of every chunk that the range touches.  `beside` gives the refined frames as they are,
+    made in another thread: the next chunk is refined while frames of this one are upscaled.
     """
     if refine is not None and grid is not None:
         chunks = cut(frames, grid, grid.first_touching(start), stop)
         refined = ((chunk, clock.call("refine", refine, part, chunk)) for chunk, part in chunks)
         frames = trim(join(refined, grid.stride), start, stop)
+        if beside is not None:
+            with closing(beside(frames)) as made:
+                yield from finish(made, sr, clock)
+            return
     elif stop is not None:
         frames = islice(frames, stop - start)
+    yield from finish(frames, sr, clock)
+
+
+def finish(frames: Iterable[Tensor], sr: SuperResolver | None, clock: Clock) -> Iterator[Tensor]:
+    """The frames, upscaled, each in memory of the caller."""
     for frame in frames:
         # Cloned, a frame is the caller's: no view that keeps its whole chunk alive, nor one of
         # inference mode, which cannot be changed in place.

@@ -212,11 +212,11 @@ def estimate(
     }
 
 
-def upscale_memory(sr: SRFacts | None, height: int, width: int) -> int:
+def upscale_memory(sr: SRFacts | None, height: int, width: int, device_type: str = "cpu") -> int:
     """Bytes that the second stage and the writer hold: the maps of a tile, the enlarged frame."""
     if sr is None:
         return 0
-    side = TILE["cpu"] + 2 * sr.halo
+    side = TILE[device_type] + 2 * sr.halo
     features = min(height, side) * min(width, side) * UPSCALE_FLOATS
     enlarged = UPSCALED_FRAMES * 3 * height * width * sr.scale**2
     return 4 * (sr.parameters + features + enlarged)

@@ -27,6 +27,7 @@ class Meter:
         self._per_frame = pixels * (2.0 * macs + CODING_FLOPS * scale**2)
         self._grid = plan.grid if plan else None
         self._chunks = self._frames = 0
+        self._part = 0.0  # of the chunk that is refined, perhaps while frames leave the last stage
         self._num_frames: int | None = None
         self._all_work: float | None = None
 
@@ -41,8 +42,8 @@ class Meter:
     def step(self, done: int, total: int) -> Progress:
         """Sampler step `done` of `total` of the current chunk is finished."""
         self._chunks += done == total
-        part = 0.0 if done == total else done / total
-        return Progress("refine", done, total, self._frames, self._num_frames, self._share(part))
+        self._part = 0.0 if done == total else done / total
+        return Progress("refine", done, total, self._frames, self._num_frames, self._share())
 
     def frame(self) -> Progress:
         """One more frame has left the last stage."""
@@ -50,10 +51,10 @@ class Meter:
         count = self._frames
         return Progress("restore", count, self._num_frames, count, self._num_frames, self._share())
 
-    def _share(self, part: float = 0.0) -> float | None:
+    def _share(self) -> float | None:
         if not self._all_work:
             return None
-        work = (self._chunks + part) * self._per_chunk + self._frames * self._per_frame
+        work = (self._chunks + self._part) * self._per_chunk + self._frames * self._per_frame
         return min(1.0, work / self._all_work)
 
 

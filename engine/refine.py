@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,33 +22,53 @@ from .devices import named_out_of_memory
 from .elision import Elision
 from .guidance import TiledBranches
 from .plan import Plan
+from .report import Clock, laps_of
 from .reuse import Reuse
-from .sampler import sample
+from .runtimes.graph import GraphBackbone
+from .runtimes.loop import SamplingLoop, why_stepwise
 from .schedule import Node, alpha_max, nodes, unstable
+from .transfer import brought
 from .types import Chunk, StepInfo, Tile
 
 logger = logging.getLogger("dtg_restore")
 
+# Runs that share a backbone, perhaps in several threads, take turns at it: waiting weights and the
+# memory of graphs serve one pass at a time.
+_turns: WeakKeyDictionary[Backbone, RLock] = WeakKeyDictionary()
+
 
 class Refiner:
-    """A backbone and its codec with their settings, ready to refine the chunks of one clip."""
+    """A backbone and its codec with their settings, ready to refine the chunks of one clip.
 
-    def __init__(self, backbone: Backbone, codec: Codec, config: RestoreConfig, plan: Plan):
+    `clock` hears how long the parts of a chunk took.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        codec: Codec,
+        config: RestoreConfig,
+        plan: Plan,
+        clock: Clock | None = None,
+    ):
         facts = backbone.facts
         self._backbone, self._codec = backbone, codec
+        self._turn = _turns.setdefault(backbone, RLock())
         self._plan, self._seed = plan, config.seed
         self._color_match = config.color_match
-        self._dtg = config.dtg(facts.defaults)
-        self._nodes = nodes(self._dtg)
+        self._clock = clock or Clock()
+        dtg = config.dtg(facts.defaults)
+        self._nodes = nodes(dtg)
         _warn_if_unstable(self._nodes)
         self._attend = backbone.attend
         if self._attend is not None:
             self._attend.begin()
-        context = backbone.prepare(
-            facts.prompt if config.prompt is None else config.prompt,
-            facts.negative_prompt if config.negative_prompt is None else config.negative_prompt,
-            self._nodes,
-        )
+        with self._turn:
+            context = backbone.prepare(
+                facts.prompt if config.prompt is None else config.prompt,
+                facts.negative_prompt if config.negative_prompt is None else config.negative_prompt,
+                self._nodes,
+            )
         cell = codec.facts.pixels
         tiles = [Tile(*(side // cell for side in tile)) for tile in plan.tiles]
         height, width = (side // cell for side in plan.padded_size)
@@ -56,28 +79,50 @@ class Refiner:
         self._branch_plan = BranchPlan(
             config.branches, model_key(backbone.facts, config), backbone.device
         )
-        self._branches = TiledBranches(
-            backbone,
-            context,
-            self._nodes,
-            tiles,
-            (height, width),
-            plan.tile_batch,
-            self._reuse,
-            self._branch_plan,
+        branches = partial(
+            TiledBranches,
+            context=context,
+            nodes=self._nodes,
+            tiles=tiles,
+            size=(height, width),
+            tile_batch=plan.tile_batch,
+            plan=self._branch_plan,
         )
+        self._branches = branches(backbone, reuse=self._reuse)
+        loop = partial(SamplingLoop, self._branches, self._nodes, dtg.solver)
+        reasons = why_stepwise(backbone, config, plan)
+        if isinstance(backbone, GraphBackbone) and not reasons:
+            plain = branches(backbone.plain, reuse=Reuse(Elision(0.0)))
+            self._loop = loop(plain, backbone.capture)
+        else:
+            self._loop = loop(reasons=reasons)
 
     def describe(self) -> dict[str, Any]:
         """What was evaluated, as plain data: the backbone's passes over whole chunks by branch,
-        those that were saved and the largest estimated errors of it, how branches were called, and
-        what computed attention.
+        those that were saved and the largest estimated errors of it, how branches were called, what
+        computed attention, and what was recorded and replayed.
         """
+        reuse, backbone = self._reuse.describe(), self._backbone
+        elision = reuse["elision"]
+        passes = backbone.describe() if isinstance(backbone, GraphBackbone) else None
         return {
-            "evaluations": dict(self._branches.evaluations),
-            **self._reuse.describe(),
+            "evaluations": {n: self._all(k) for n, k in self._branches.evaluations.items()},
+            **reuse,
+            "elision": elision | {"weightless": self._all(elision["weightless"])},
             "branches": self._branch_plan.describe(),
             "attention": self._attend and self._attend.describe(),
+            "runtime": {
+                "name": "graph" if passes else "eager",
+                "passes": passes,
+                "loops": self._loop.describe(),
+            },
         }
+
+    def _all(self, count: int) -> int:
+        """What was counted in the chunks that went step by step, for the replayed ones as well:
+        where loops are replayed, every chunk is evaluated alike."""
+        stepwise, replayed = self._loop.num_stepwise, self._loop.num_replayed
+        return count + count * replayed // stepwise if replayed else count
 
     @torch.inference_mode()
     def __call__(
@@ -88,15 +133,21 @@ class Refiner:
         OutOfMemory, with a tile that should fit, where the device's memory does not suffice.
         """
         count, _, height, width = frames.shape
-        with named_out_of_memory(self._plan.smaller_tile):
+        laps = laps_of(self._backbone.device)
+        with self._turn, named_out_of_memory(self._plan.smaller_tile):
+            laps.mark()
             z = self._encode(frames)
             t = self._nodes[0].t
             first = chunk.start // self._codec.facts.frames  # on the clip's grid of latent frames
             noise = gaussian_noise(self._seed, first, *_axes(z), device=z.device)
             x = ((1 - t) * z + t * noise).contiguous()  # as z may not be, and the kernels demand
+            laps.mark()
             with self._backbone.on_device():
-                x = sample(self._branches, x, self._nodes, self._dtg.solver, on_step)
-            slices = [part.to(frames.device) for part in self._codec.decode(x)]
+                x = self._loop(x, on_step)
+            laps.mark()
+            slices = list(brought(self._codec.decode(x), frames.device))
+            laps.mark()
+            self._clock.add_parts("refine", ("encode", "sample", "decode"), laps.times())
         refined = torch.cat(slices)[:count, :, :height, :width]
         if self._color_match == "none":
             return refined

@@ -9,11 +9,15 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import median_high
+from threading import Lock
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -21,22 +25,35 @@ from .. import __version__
 from .checkpoint import weights_file
 
 T = TypeVar("T")
+Interval = tuple[float, float]  # start and end
+MAX_INTERVALS = 64  # of a stage in the timeline
 
 
 class Clock:
-    """Seconds spent in every stage; stages do not nest, but may run at once in other threads."""
+    """Seconds spent in every stage, and when; stages do not nest, but may run at once in other
+    threads.
+
+    Times are those of the host; a stage that computes on a GPU ends when its result is there.  The
+    parts of a stage, "stage/part", appear in the timeline alone.  It is bounded: once a stage has
+    more than `MAX_INTERVALS`, those with the smallest gaps between them become one.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._start = time.perf_counter()
+        self._parts: defaultdict[str, float] = defaultdict(float)
+        self._intervals: defaultdict[str, list[Interval]] = defaultdict(list)
+        self._start = self._turned = time.perf_counter()
+        self._lock, self._running, self._shared = Lock(), 0, 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self._turn(1)
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            stop = self._turn(-1)
+            self.seconds[name] += stop - start
+            self._note(name, start, stop)
 
     def call(self, name: str, function: Callable[..., T], *args: Any) -> T:
         with self.stage(name):
@@ -53,6 +70,12 @@ class Clock:
                     return
             yield item
 
+    def add_parts(self, stage: str, names: Sequence[str], times: Sequence[float]) -> None:
+        """The parts of a stage that follow on each other, between `len(names) + 1` times."""
+        for name, (start, stop) in zip(names, pairwise(times), strict=True):
+            self._parts[f"{stage}/{name}"] += stop - start
+            self._note(f"{stage}/{name}", start, stop)
+
     def describe(self) -> dict[str, float]:
         """Seconds by stage and in all, with what no stage accounts for as "other".
 
@@ -64,6 +87,104 @@ class Clock:
             "other": round(max(0.0, total - sum(self.seconds.values())), 4),
             "total": round(total, 4),
         }
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """When every stage and part ran, {stage, start, end} in seconds since the start."""
+        rows = [
+            {"stage": name, "start": round(a - self._start, 4), "end": round(b - self._start, 4)}
+            for name, intervals in list(self._intervals.items())
+            for a, b in intervals
+        ]
+        return sorted(rows, key=lambda row: row["start"])
+
+    def overlap(self) -> dict[str, Any]:
+        """Shares of the time so far: in which two stages or more ran, and every one of them."""
+        total = self._turn(0) - self._start
+        busy = self.seconds | self._parts
+        return {
+            "share": round(self._shared / total, 4),
+            "busy": {name: round(seconds / total, 4) for name, seconds in busy.items()},
+        }
+
+    def _turn(self, change: int) -> float:
+        """The time at which so many stages more are running."""
+        with self._lock:
+            now = time.perf_counter()
+            if self._running > 1:
+                self._shared += now - self._turned
+            self._running, self._turned = self._running + change, now
+            return now
+
+    def _note(self, name: str, start: float, stop: float) -> None:
+        intervals = self._intervals[name]
+        intervals.append((start, stop))
+        if len(intervals) > MAX_INTERVALS:
+            self._intervals[name] = merged(intervals)
+
+
+def merged(intervals: Sequence[Interval]) -> list[Interval]:
+    """At most half of the intervals, which are in order: the smallest gaps are closed."""
+    gaps = [b[0] - a[1] for a, b in pairwise(intervals)]
+    limit = median_high(gaps)
+    result = [intervals[0]]
+    for gap, (start, stop) in zip(gaps, intervals[1:], strict=True):
+        if gap <= limit:
+            result[-1] = (result[-1][0], stop)
+        else:
+            result.append((start, stop))
+    return result
+
+
+class Laps(Protocol):
+    """Moments in the work of a chunk."""
+
+    def mark(self) -> None:
+        """Nothing waits for it."""
+        ...
+
+    def times(self) -> list[float]:
+        """Those of all marks, by the clock of the host; waits until the last one has passed."""
+        ...
+
+
+class HostLaps:
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def mark(self) -> None:
+        self._times.append(time.perf_counter())
+
+    def times(self) -> list[float]:
+        return self._times
+
+
+class DeviceLaps:
+    """A GPU gets to what it was given later than the host gave it: its own events are asked.
+
+    `make` gives an event with the methods of `torch.cuda.Event`, to be recorded on `stream`.
+    """
+
+    def __init__(self, make: Callable[[], Any], stream: Any):
+        self._make, self._stream, self._events = make, stream, list[Any]()
+
+    def mark(self) -> None:
+        event = self._make()
+        event.record(self._stream)
+        self._events.append(event)
+
+    def times(self) -> list[float]:
+        last = self._events[-1]
+        last.synchronize()
+        now = time.perf_counter()
+        return [now - event.elapsed_time(last) / 1000 for event in self._events]
+
+
+def laps_of(device: torch.device) -> Laps:
+    """Of what this thread computes on `device`."""
+    if device.type != "cuda":
+        return HostLaps()
+    stream = torch.cuda.current_stream(device)
+    return DeviceLaps(partial(torch.cuda.Event, enable_timing=True), stream)
 
 
 def peak_memory() -> dict[str, int]:

@@ -116,7 +116,9 @@ class Restorer:
         """Restore frames (3, H, W) in [0, 1] as they come, in bounded memory.
 
         Each restored frame (3, sH, sW) is yielded as soon as its chunk, and the next one where both
-        share it, is finished.  `size` (height, width) saves looking at the first frame.
+        share it, is finished.  `size` (height, width) saves looking at the first frame.  On a GPU
+        with room for it, frames are upscaled while the next chunk is refined: then `frames` is
+        drawn from in another thread, up to a chunk ahead.
 
         InputError for a frame of another shape, or of integers.
         """
@@ -148,7 +150,8 @@ class Restorer:
         ----------
         source, target : see `media.open_reader` and `media.open_writer`.
         frames : (first, last), inclusive and 0-based, clamped to the clip; None = all.
-        on_progress : called with `Progress` after every step and frame.
+        on_progress : called with `Progress` after every step and frame; one call at a time, but
+            not always from the thread that called this.
         cancel : asked after every step and frame; True ends the run.
 
         Returns

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from functools import partial
+from threading import Event, RLock
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from .codecs.base import Codec
 from .config import RestoreConfig
 from .devices import named_out_of_memory
 from .errors import Interrupted
-from .pipeline import restore_frames
-from .plan import Plan, describe
+from .memory import memory_size
+from .overlap import ahead
+from .pipeline import Beside, restore_frames
+from .plan import Plan, describe, upscale_memory
 from .progress import Meter
 from .refine import Refiner
 from .sr import SuperResolver
@@ -26,7 +30,7 @@ from .types import Chunk, Progress, StepInfo
 OnProgress = Callable[[Progress], None]
 Cancel = Callable[[], bool]
 NOTHING_EVALUATED: dict[str, Any] = {"evaluations": {}} | dict.fromkeys(
-    ("elision", "reuse", "caching", "branches", "attention")
+    ("elision", "reuse", "caching", "branches", "attention", "runtime")
 )
 
 
@@ -49,29 +53,44 @@ class Run:
         cancel: Cancel | None = None,
     ):
         self.config, self.plan, self.clock = config, plan, report.Clock()
-        self._sr, self._device = sr, device
+        self._device = device
         self._on_progress, self._cancel = on_progress, cancel
+        self._telling, self._over = RLock(), Event()  # one tells at a time, whatever the thread
         self._meter = Meter(plan, sr.facts if sr else None, size)
         self._backbone = backbone
         self._refiner = None
         if backbone and codec and plan:
-            self._refiner = Refiner(backbone, codec, config, plan)
+            self._refiner = Refiner(backbone, codec, config, plan, self.clock)
+        self._in_turns = why_in_turns(plan, sr, device, size)
+        self._sr = sr if sr is None or self._in_turns else OnStream(sr, device)
 
     def frames(
         self, frames: Iterable[Tensor], start: int, stop: int | None, num_frames: int | None = None
     ) -> Iterator[Tensor]:
-        """See `pipeline.restore_frames`; `num_frames` is what the clip claims, for progress."""
+        """See `pipeline.restore_frames`; `num_frames` is what the clip claims, for progress.
+
+        Where there is room the next chunk is refined while this one is upscaled, in a thread that
+        also draws from `frames`, up to a chunk ahead.
+        """
         self._meter.expect(start, stop, num_frames)
         grid = self.plan.grid if self.plan else None
         refine = partial(self._refine, self._refiner) if self._refiner else None
-        with named_out_of_memory():
-            for frame in restore_frames(frames, start, stop, refine, grid, self._sr, self.clock):
-                self._tell(self._meter.frame())
+        beside: Beside | None = None
+        if grid and not self._in_turns:
+            beside = partial(ahead, depth=grid.stride, stop=self._over)
+        restored = restore_frames(frames, start, stop, refine, grid, self._sr, self.clock, beside)
+        with named_out_of_memory(), closing(restored):
+            for frame in restored:
+                with self._telling:
+                    self._tell(self._meter.frame())
                 yield frame
 
     def _refine(self, refiner: Refiner, part: Tensor, chunk: Chunk) -> Tensor:
         def on_step(info: StepInfo) -> None:
-            self._tell(self._meter.step(info.step, info.num_steps))
+            if self._over.is_set():
+                raise Interrupted("the frames of this chunk are no more asked for")
+            with self._telling:
+                self._tell(self._meter.step(info.step, info.num_steps))
 
         return refiner(part, chunk, on_step)
 
@@ -82,8 +101,8 @@ class Run:
             self._on_progress(progress)
 
     def report(self) -> dict[str, Any]:
-        """Settings, plan, evaluations made and saved, seconds by stage, memory, machine, versions:
-        plain data."""
+        """Settings, plan, evaluations made and saved, seconds by stage and when, memory, machine,
+        versions: plain data."""
         guidance = self._backbone and asdict(self.config.dtg(self._backbone.facts.defaults))
         return {
             "settings": asdict(self.config),
@@ -94,7 +113,42 @@ class Run:
             "plan": describe(self.plan) if self.plan else None,
             **(self._refiner.describe() if self._refiner else NOTHING_EVALUATED),
             "seconds": self.clock.describe(),
+            "timeline": self.clock.timeline(),
+            "overlap": self.clock.overlap() | {"in_turns": self._in_turns},
             "peak_memory_bytes": report.peak_memory(),
             "machine": report.machine(self._device),
             "versions": report.versions(),
         }
+
+
+class OnStream:
+    """A super-resolver on a stream of its own, so that it does not queue behind the refinement.
+
+    Frames on the device itself stay in the queue of what made them.
+    """
+
+    def __init__(self, sr: SuperResolver, device: torch.device):
+        self.facts, self._sr = sr.facts, sr
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+        if self._stream is not None:  # the weights may still be on their way
+            self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    def upscale(self, frames: Tensor) -> Tensor:
+        """See `SuperResolver.upscale`."""
+        with nullcontext() if frames.is_cuda else torch.cuda.stream(self._stream):
+            return self._sr.upscale(frames)
+
+
+def why_in_turns(
+    plan: Plan | None, sr: SuperResolver | None, device: torch.device, size: tuple[int, int]
+) -> list[str]:
+    """Why frames of `size` are not upscaled while the next chunk is refined; empty: they are."""
+    if plan is None or sr is None:
+        return ["there is one stage"]
+    if device.type == "cpu":  # either stage keeps all the threads busy that it was given
+        return ["both stages would share the processor"]
+    needed = plan.memory.device + upscale_memory(sr.facts, *size, device.type)
+    has = memory_size(device)
+    if has is not None and needed > has:
+        return [f"both stages need {needed} bytes of memory at once, of {has}"]
+    return []

@@ -26,6 +26,7 @@ def sample(
     nodes: Sequence[Node],
     solver: str = "euler",
     on_step: Callable[[StepInfo], None] | None = None,
+    steps: Solver | None = None,
 ) -> Tensor:
     """Integrate dx/dt = w_cond v_cond + w_uncond v_uncond over `nodes`, from t_start to 0.
 
@@ -38,8 +39,9 @@ def sample(
     nodes : `schedule.nodes(...)`; the last has t = 0.
     solver : "euler", or "heun" (the trapezoidal rule with an Euler predictor).
     on_step : called after every step; an exception it raises ends the run.
+    steps : `Solver(nodes, x.device)`, where it was made before: the loop then copies nothing.
     """
-    steps = Solver(nodes, x.device)
+    steps = steps or Solver(nodes, x.device)
     for i, (here, there) in enumerate(pairwise(nodes)):
         v = branches(x, i)
         ahead = steps.advance(x, v, i, WHOLE)

@@ -4,16 +4,17 @@ A pass launches hundreds of kernels; where they are short, launching costs more 
 graph launches them all at once.  It reads its inputs where they lay when it was recorded, so they
 are copied there before every replay; what is large and constant over a run (keys and values of the
 text) is read in place instead, and is part of what the graph is known by.  The result is cloned:
-the graph's own output is overwritten by the next replay.
+the graph's own output is overwritten by the next replay.  `loop` records more at once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,9 +30,19 @@ MAX_GRAPHS = 32
 # Replay and eager pass run the same kernels; anything else is no rounding.
 TOLERANCE = 1e-2
 
+T = TypeVar("T")
 Replay = Callable[[], object]
-# Records a call: gives what replays it and the tensor that a replay writes.
-Capture = Callable[[Callable[[], Tensor]], tuple[Replay, Tensor]]
+
+
+class Capture(Protocol):
+    """Records calls."""
+
+    def __call__(self, call: Callable[[], T], warm: bool) -> tuple[Replay, T]:
+        """What replays `call`, and its result, which a replay writes anew.
+
+        Unless `warm`, it is called once before: libraries set themselves up outside a recording.
+        """
+        ...
 
 
 class Graph(NamedTuple):
@@ -44,24 +55,40 @@ class GraphBackbone:
     """A backbone whose passes are graphs from the second call of a kind on.
 
     A pass that cannot be recorded, or whose replay does not give what the eager pass gave, stays
-    eager, and the log says why.
+    eager, and the log says why.  `plain` is the backbone itself; `capture` records for the run that
+    was prepared last.
     """
 
-    def __init__(self, backbone: Backbone, capture: Capture | None = None):
-        self.facts, self.device = backbone.facts, backbone.device
+    def __init__(self, backbone: Backbone, make_capture: Callable[[], Capture] | None = None):
+        self.facts, self.device, self.plain = backbone.facts, backbone.device, backbone
         self.attend = backbone.attend
-        self._backbone, self._capture = backbone, capture or CudaCapture(backbone.device)
+        self._make_capture = make_capture or partial(CudaCapture, backbone.device)
+        self._forget()
+
+    def _forget(self) -> None:
+        # A new recorder, as torch refuses a pool of memory whose graphs have all been dropped.
+        self.capture = self._make_capture()
         self._seen: set[tuple] = set()
         self._graphs: OrderedDict[tuple, Graph | None] = OrderedDict()  # None: it stays eager
+        self._recorded = self._replayed = 0
+        self._refused: list[str] = []
 
     def prepare(self, prompt: str, negative_prompt: str, nodes: Sequence[Node]) -> Context:
         """As the backbone's; graphs that read the constants of an earlier run are dropped."""
-        self._seen.clear()
-        self._graphs.clear()
-        return self._backbone.prepare(prompt, negative_prompt, nodes)
+        self._forget()
+        return self.plain.prepare(prompt, negative_prompt, nodes)
 
     def on_device(self) -> AbstractContextManager[None]:
-        return self._backbone.on_device()
+        return self.plain.on_device()
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for the report: passes recorded and replayed since `prepare`, and why others
+        were not."""
+        return {
+            "recorded": self._recorded,
+            "replayed": self._replayed,
+            "refused": list(self._refused),
+        }
 
     @torch.inference_mode()
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -70,8 +97,9 @@ class GraphBackbone:
         graph = self._graphs.get(key)
         if graph is not None:
             self._graphs.move_to_end(key)
+            self._replayed += 1
             return _run(graph, leaves)
-        result = self._backbone.velocity(x, t, condition)
+        result = self.plain.velocity(x, t, condition)
         if key in self._seen and key not in self._graphs:
             self._keep(key, self._record(leaves, form, result))
         self._seen.add(key)
@@ -81,16 +109,15 @@ class GraphBackbone:
         inputs = [_static(leaf, place) for place, leaf in enumerate(leaves)]
         arguments = tree_unflatten(inputs, form)
         try:
-            replay, output = self._capture(lambda: self._backbone.velocity(*arguments))
+            replay, output = self.capture(lambda: self.plain.velocity(*arguments), warm=False)
+            output.fill_(torch.nan)  # by an empty recording the call's own result would stay
             graph = Graph(replay, inputs, output)
-            error = (_run(graph, leaves) - expected).abs().max() / expected.abs().max()
+            check(_run(graph, leaves), expected)
         except RuntimeError as problem:
-            reason = str(problem).strip().partition("\n")[0]
-            logger.warning("a pass stays eager, as no graph of it can be recorded: %s", reason)
+            self._refused.append(reason(problem))
+            logger.warning("a pass stays eager, as no graph of it is used: %s", reason(problem))
             return None
-        if not error <= TOLERANCE:
-            logger.warning("a pass stays eager, as its graph differs from it by %.1e", error)
-            return None
+        self._recorded += 1
         return graph
 
     def _keep(self, key: tuple, graph: Graph | None) -> None:
@@ -100,28 +127,65 @@ class GraphBackbone:
 
 
 class CudaCapture:
-    """Records on a device; all graphs share one pool, as never two of them run at once."""
+    """Records on a device; all graphs share one pool, as never two of them run at once.
+
+    Other threads may use the device meanwhile: they copy frames and upscale.
+    """
 
     def __init__(self, device: torch.device):
         self._device = device
         self._pool: Any = None
+        self._stream: Any = None
 
-    def __call__(self, call: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
-        here, aside = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):  # libraries set themselves up outside the recording
-            call()
-        here.wait_stream(aside)
+    def __call__(self, call: Callable[[], T], warm: bool) -> tuple[Replay, T]:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream(self._device)  # one, or graphs would share no memory
+        here = torch.cuda.current_stream(self._device)
+        if not warm:
+            self._stream.wait_stream(here)
+            with torch.cuda.stream(self._stream):
+                call()
+            here.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        recording = torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        )
+        with torch.cuda.device(self._device), _own_workspaces(), recording:
             output = call()
         return graph.replay, output
 
 
+@contextmanager
+def _own_workspaces() -> Iterator[None]:
+    """Within it, workspaces of matrix products are taken from the memory of the graph.
+
+    torch keeps one a stream, and gives it up with the first graph of that stream that is dropped:
+    other graphs would go on writing to memory that is someone else's by then.  In the graph's own
+    pool it is used by nothing but graphs, of which one runs at a time.
+    """
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)
+    clear()
+    try:
+        yield
+    finally:
+        clear()
+
+
 def wrap(backbone: Backbone) -> Backbone:
     return GraphBackbone(backbone)
+
+
+def check(got: Tensor, want: Tensor) -> None:
+    """RuntimeError where a replay gave something else than the eager computation."""
+    error = (got - want).abs().max() / want.abs().max()
+    if not error <= TOLERANCE:  # nor is nan
+        raise RuntimeError(f"its replay differs by {error:.1e}")
+
+
+def reason(problem: RuntimeError) -> str:
+    """The first line: CUDA appends advice to its errors."""
+    return str(problem).strip().partition("\n")[0]
 
 
 def _run(graph: Graph, leaves: list[Any]) -> Tensor:

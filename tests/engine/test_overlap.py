@@ -69,6 +69,20 @@ def test_ahead_runs_in_another_thread() -> None:
     assert list(ahead(items())) == ["ahead"]
 
 
+def test_closing_lets_a_long_item_be_given_up() -> None:
+    stop, given_up = threading.Event(), []
+
+    def items() -> Iterator[int]:
+        yield 1
+        given_up.append(stop.wait(10))
+        raise OSError("nobody asks any more")
+
+    stream = ahead(items(), stop=stop)
+    assert next(stream) == 1
+    stream.close()
+    assert given_up == [True]
+
+
 def test_behind_consumes_everything_in_order() -> None:
     seen: list[int] = []
     with behind(seen.append, depth=2) as give:

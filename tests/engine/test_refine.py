@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine import refine as stage_one
 from dtg_restore.engine.backbones.facts import MINI
 from dtg_restore.engine.backbones.mini import PHASES, TAGS, MiniBackbone, MiniDiT
 from dtg_restore.engine.codecs.pixels import PixelCodec
@@ -18,6 +17,7 @@ from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import OutOfMemory
 from dtg_restore.engine.plan import make_plan
 from dtg_restore.engine.refine import Refiner
+from dtg_restore.engine.runtimes import loop
 from dtg_restore.engine.schedule import nodes
 from dtg_restore.engine.types import Chunk
 from dtg_restore.kernels import color_match, gaussian_noise
@@ -222,6 +222,6 @@ def test_the_state_is_as_the_kernels_need_it(
         seen.append(x)
         return x
 
-    monkeypatch.setattr(stage_one, "sample", sample)
+    monkeypatch.setattr(loop, "sample", sample)
     refine(backbone, clip(4, 16, 24))
     assert seen[0].is_contiguous()

@@ -22,31 +22,9 @@ NODES = [Node(0.4 - 0.1 * i, 0.3 - 0.1 * i, 1.5, 1.5, -0.5) for i in range(4)]
 NODES.append(Node(0.0, 0.0, 1.0, 1.0, 0.0))
 
 
-class Recorder:
-    """Like a CUDA graph: a replay computes from the recorded memory into the same output."""
-
-    def __init__(self) -> None:
-        self.records = self.replays = 0
-
-    def __call__(self, call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        self.records += 1
-        output = call()
-
-        def replay() -> None:
-            self.replays += 1
-            output.copy_(call())
-
-        return replay, output
-
-
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-def graphed(backbone: MiniBackbone, recorder: Recorder) -> GraphBackbone:
-    return GraphBackbone(backbone, recorder)
+def graphed(backbone: MiniBackbone, recorder: Any) -> GraphBackbone:
+    return GraphBackbone(backbone, lambda: recorder)
 
 
 def x(seed: int = 0, batch: int = 2) -> Tensor:
@@ -62,7 +40,7 @@ def both(backbone: Any, context: Any, index: int, state: Tensor) -> Tensor:
 
 
 def test_replays_equal_eager_passes(
-    backbone: MiniBackbone, graphed: GraphBackbone, recorder: Recorder
+    backbone: MiniBackbone, graphed: GraphBackbone, recorder: Any
 ) -> None:
     """One graph a phase of the block grid, of which mini has four; every input differs."""
     context = graphed.prepare("clean", "null", NODES)
@@ -73,6 +51,7 @@ def test_replays_equal_eager_passes(
             assert torch.equal(both(graphed, context, index, state), want), (round_, index)
     assert recorder.records == 4  # at the second call of each kind
     assert recorder.replays == 4 + 2 * 4  # once to check, then in two rounds
+    assert graphed.describe() == {"recorded": 4, "replayed": 2 * 4, "refused": []}
 
 
 def test_results_are_memory_of_the_caller(graphed: GraphBackbone) -> None:
@@ -86,7 +65,7 @@ def test_results_are_memory_of_the_caller(graphed: GraphBackbone) -> None:
 
 
 def test_other_shapes_and_branches_are_other_graphs(
-    backbone: MiniBackbone, graphed: GraphBackbone, recorder: Recorder
+    backbone: MiniBackbone, graphed: GraphBackbone, recorder: Any
 ) -> None:
     context = graphed.prepare("clean", "null", NODES)
     for _ in range(3):
@@ -101,7 +80,7 @@ def test_other_shapes_and_branches_are_other_graphs(
 def test_large_constants_are_read_in_place(
     backbone: MiniBackbone,
     graphed: GraphBackbone,
-    recorder: Recorder,
+    recorder: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With every constant counted as large, another run's constants are another graph."""
@@ -119,7 +98,7 @@ def test_large_constants_are_read_in_place(
     assert torch.equal(graphed.velocity(x(), times(0), other), want)
 
 
-def test_a_new_run_starts_anew(graphed: GraphBackbone, recorder: Recorder) -> None:
+def test_a_new_run_starts_anew(graphed: GraphBackbone, recorder: Any) -> None:
     for records in (1, 2):
         context = graphed.prepare("clean", "null", NODES)
         assert not graphed._graphs
@@ -128,8 +107,35 @@ def test_a_new_run_starts_anew(graphed: GraphBackbone, recorder: Recorder) -> No
         assert recorder.records == records
 
 
+def test_every_run_records_into_memory_of_its_own(backbone: MiniBackbone) -> None:
+    """torch refuses a pool whose graphs have all been dropped."""
+    captures: list[object] = []
+
+    def make() -> Any:
+        captures.append(object())
+        return captures[-1]
+
+    graphed = GraphBackbone(backbone, make)
+    for _ in range(2):
+        graphed.prepare("clean", "null", NODES)
+        assert graphed.capture is captures[-1]
+    assert len(set(map(id, captures))) == 3
+
+
+def test_workspaces_stay_with_their_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's are given up before a recording, and those that it has made afterwards."""
+    log: list[str] = []
+    monkeypatch.setattr(
+        torch._C, "_cuda_clearCublasWorkspaces", lambda: log.append("given up"), raising=False
+    )
+    with pytest.raises(RuntimeError), module._own_workspaces():
+        log.append("recorded")
+        raise RuntimeError
+    assert log == ["given up", "recorded", "given up"]
+
+
 def test_old_graphs_are_dropped(
-    graphed: GraphBackbone, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    graphed: GraphBackbone, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_GRAPHS", 2)
     context = graphed.prepare("clean", "null", NODES)
@@ -142,31 +148,34 @@ def test_old_graphs_are_dropped(
 def test_failure_to_record_is_said_and_harmless(
     backbone: MiniBackbone, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(_: Callable[[], Tensor]) -> Any:
+    def refuse(_: Callable[[], Tensor], warm: bool) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors")
 
-    graphed = GraphBackbone(backbone, refuse)
+    graphed = GraphBackbone(backbone, lambda: refuse)
     context = graphed.prepare("clean", "null", NODES)
     with caplog.at_level(logging.WARNING, "dtg_restore"):
         results = [both(graphed, context, 0, x()) for _ in range(4)]
     assert all(torch.equal(results[0], result) for result in results)
     assert len(caplog.messages) == 1 and "operation not permitted" in caplog.text
+    assert graphed.describe()["refused"] == ["operation not permitted when stream is capturing"]
     assert "CUDA kernel errors" not in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [0.0, float("nan")])
+@pytest.mark.parametrize("wrong", [0.0, float("nan"), None])
 def test_a_graph_that_computes_something_else_is_not_used(
-    backbone: MiniBackbone, caplog: pytest.LogCaptureFixture, wrong: float
+    backbone: MiniBackbone, caplog: pytest.LogCaptureFixture, wrong: float | None
 ) -> None:
-    def broken(call: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        output = torch.full_like(call(), wrong)
-        return lambda: None, output
+    """None: nothing was recorded, and the output holds what the call itself has computed."""
 
-    graphed = GraphBackbone(backbone, broken)
+    def broken(call: Callable[[], Tensor], warm: bool) -> tuple[Callable[[], object], Tensor]:
+        output = call()
+        return lambda: None if wrong is None else output.fill_(wrong), output
+
+    graphed = GraphBackbone(backbone, lambda: broken)
     context = graphed.prepare("clean", "null", NODES)
     results = [both(graphed, context, 0, x()) for _ in range(4)]
     assert all(torch.equal(results[0], result) for result in results)
-    assert "its graph differs" in caplog.text
+    assert "its replay differs" in caplog.text and graphed.describe()["replayed"] == 0
 
 
 def test_choice(backbone: MiniBackbone) -> None:
