@@ -12,9 +12,13 @@
 #include "dtg/dtg_step.h"
 #include "dtg/gate_residual_norm.h"
 #include "dtg/gaussian_noise.h"
+#include "dtg/gelu_bias.h"
+#include "dtg/huge_pages.h"
 #include "dtg/layernorm_modulate.h"
 #include "dtg/multiversion.h"
 #include "dtg/rmsnorm_rope.h"
+#include "dtg/rmsnorm_silu.h"
+#include "dtg/winograd.h"
 
 namespace py = pybind11;
 
@@ -116,6 +120,65 @@ void rmsnorm(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t cos, std::u
                       rows, heads, eps, static_cast<dtg::Dtype>(dtype), num_threads);
 }
 
+// Of rows (N, D) of fp32 or bf16, by the checks of tokens (1, N, D).
+void gelu(std::uintptr_t x, std::uintptr_t bias, std::uintptr_t out, std::int64_t num,
+          std::int64_t dim, int dtype, int num_threads) {
+    tokens({1, num, dim}, {x, bias, out}, dtype, num_threads);
+    py::gil_scoped_release release;
+    dtg::gelu_bias(pointer<const void>(x), pointer<const float>(bias), pointer<void>(out), num, dim,
+                   static_cast<dtg::Dtype>(dtype), num_threads);
+}
+
+void rmsnorm_with_silu(std::uintptr_t x, std::uintptr_t gamma, std::uintptr_t out, std::int64_t num,
+                       std::int64_t dim, float eps, bool silu, int dtype, int num_threads) {
+    tokens({1, num, dim}, {x, gamma, out}, dtype, num_threads);
+    py::gil_scoped_release release;
+    dtg::rmsnorm_silu(pointer<const void>(x), pointer<const float>(gamma), pointer<void>(out), num,
+                      dim, eps, silu, static_cast<dtg::Dtype>(dtype), num_threads);
+}
+
+// (first, num, channels, padded)
+using Run = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+
+// Of frames of height x width pixels.
+dtg::TileRun tile_run(const Run& run, std::int64_t height, std::int64_t width, int num_threads) {
+    const auto [first, num, channels, padded] = run;
+    require(height >= 1 && width >= 1, "frames must have pixels");
+    require(channels >= 1 && padded >= channels, "padded >= channels >= 1 does not hold");
+    const std::int64_t tiles = ((height + 3) / 4) * ((width + 3) / 4);
+    require(first >= 0 && num >= 1 && first + num <= tiles,
+            "the run must lie within the " + std::to_string(tiles) + " tiles");
+    check_threads(num_threads);
+    return {first, num, channels, padded};
+}
+
+void winograd_in(std::uintptr_t past, std::uintptr_t x, std::int64_t past_frames, const Shape& size,
+                 std::int64_t scale, const Run& run, std::uintptr_t out, int num_threads) {
+    const auto [frames, height, width] = size;
+    require(past_frames >= 0 && (past_frames == 0 || past), "past must not be null");
+    require(frames >= 1 && x && out, "x and out must not be null");
+    require(scale == 1 || scale == 2, "scale must be 1 or 2, got " + std::to_string(scale));
+    const auto tiles = tile_run(run, scale * height, scale * width, num_threads);
+    const dtg::WinogradSource source{pointer<const float>(past), pointer<const float>(x),
+                                     past_frames, frames, height, width, scale};
+    py::gil_scoped_release release;
+    dtg::winograd_input(source, tiles, pointer<float>(out), num_threads);
+}
+
+void winograd_out(std::uintptr_t m, std::uintptr_t bias, std::uintptr_t residual,
+                  std::uintptr_t gamma, float eps, const Shape& size, const Run& run,
+                  std::uintptr_t out, int num_threads) {
+    const auto [frames, height, width] = size;
+    require(frames >= 1 && m && bias && out, "m, bias and out must not be null");
+    require(!residual || !gamma, "residual and gamma exclude each other");
+    const auto tiles = tile_run(run, height, width, num_threads);
+    const dtg::WinogradResult result{pointer<const float>(bias), pointer<const float>(residual),
+                                     pointer<const float>(gamma), pointer<float>(out), frames,
+                                     height, width, eps};
+    py::gil_scoped_release release;
+    dtg::winograd_output(pointer<const float>(m), tiles, result, num_threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -142,4 +205,21 @@ PYBIND11_MODULE(_C, module) {
     module.def("rmsnorm_rope", &rmsnorm, py::arg("x"), py::arg("weight"), py::arg("cos"),
                py::arg("sin"), py::arg("out"), py::arg("shape"), py::arg("heads"), py::arg("eps"),
                py::arg("dtype"), py::arg("num_threads"));
+    module.def("gelu_bias", &gelu, py::arg("x"), py::arg("bias"), py::arg("out"), py::arg("num"),
+               py::arg("dim"), py::arg("dtype"), py::arg("num_threads"));
+    module.def(
+        "prefer_huge_pages",
+        [](std::uintptr_t address, std::size_t num) {
+            dtg::prefer_huge_pages(pointer<void>(address), num);
+        },
+        py::arg("address"), py::arg("num"));
+    module.def("rmsnorm_silu", &rmsnorm_with_silu, py::arg("x"), py::arg("gamma"), py::arg("out"),
+               py::arg("num"), py::arg("dim"), py::arg("eps"), py::arg("silu"), py::arg("dtype"),
+               py::arg("num_threads"));
+    module.def("winograd_input", &winograd_in, py::arg("past"), py::arg("x"),
+               py::arg("past_frames"), py::arg("size"), py::arg("scale"), py::arg("run"),
+               py::arg("out"), py::arg("num_threads"));
+    module.def("winograd_output", &winograd_out, py::arg("m"), py::arg("bias"),
+               py::arg("residual"), py::arg("gamma"), py::arg("eps"), py::arg("size"),
+               py::arg("run"), py::arg("out"), py::arg("num_threads"));
 }

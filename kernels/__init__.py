@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from . import native
+from .causal_conv3d import OP as _causal_conv3d
+from .causal_conv3d import causal_conv3d
 from .dispatch import ENV, KernelChoiceError, Op, parse_environment
 from .dtg_step import OP as _dtg_step
 from .dtg_step import dtg_step
@@ -13,21 +15,31 @@ from .gate_residual_norm import OP as _gate_residual_norm
 from .gate_residual_norm import gate_residual_norm
 from .gaussian_noise import OP as _gaussian_noise
 from .gaussian_noise import gaussian_noise
+from .gelu_bias import OP as _gelu_bias
+from .gelu_bias import gelu_bias
 from .layernorm_modulate import OP as _layernorm_modulate
 from .layernorm_modulate import layernorm_modulate
 from .rmsnorm_rope import OP as _rmsnorm_rope
 from .rmsnorm_rope import rmsnorm_rope
+from .rmsnorm_silu import OP as _rmsnorm_silu
+from .rmsnorm_silu import rmsnorm_silu
+from .winograd_conv3d import OP as _winograd_conv3d
+from .winograd_conv3d import winograd_conv3d
 
 __all__ = [
     "OPS",
     "KernelChoiceError",
+    "causal_conv3d",
     "check_environment",
     "describe",
     "dtg_step",
     "gate_residual_norm",
     "gaussian_noise",
+    "gelu_bias",
     "layernorm_modulate",
     "rmsnorm_rope",
+    "rmsnorm_silu",
+    "winograd_conv3d",
 ]
 
 OPS: tuple[Op, ...] = (
@@ -36,6 +48,10 @@ OPS: tuple[Op, ...] = (
     _layernorm_modulate,
     _gate_residual_norm,
     _rmsnorm_rope,
+    _rmsnorm_silu,
+    _causal_conv3d,
+    _winograd_conv3d,
+    _gelu_bias,
 )
 
 
