@@ -1,4 +1,4 @@
-// Memory that was just taken and is about to be written: a page at a time the kernel needs longer to
+// Memory that was just taken and is about to be written: page by page the kernel needs longer to
 // hand it out than a pass over it takes.
 #pragma once
 
