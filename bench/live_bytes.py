@@ -24,10 +24,10 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = {_key(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        given = {_key(leaf) for leaf in tree_leaves((args, kwargs)) if _has_storage(leaf)}
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and _key(leaf) not in given | self._seen:
+            if _has_storage(leaf) and _key(leaf) not in given | self._seen:
                 self._count(leaf)
         return result
 
@@ -41,6 +41,11 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.live -= size
+
+
+def _has_storage(leaf: Any) -> bool:
+    """Weights in a library's own layout have none that can be seen."""
+    return isinstance(leaf, Tensor) and not leaf.is_mkldnn
 
 
 def _key(tensor: Tensor) -> int:

@@ -13,8 +13,9 @@ from .config import DTG, RestoreConfig
 from .schedule import flow_times
 
 FRAME_BUFFERS = 8  # x, its successor, noise, two velocities, input, output, one spare
-# A convolution of the codec in fp32 on a CPU keeps its weights in a transformed form as well.
-CODEC_WEIGHTS_ON_CPU = 4
+# A convolution of the codec in fp32 on a CPU keeps its weights in two transformed forms: of 36
+# values instead of 9 all three taps, and the last one alone.
+CODEC_WEIGHTS_ON_CPU = 36 / 9 * 4 / 3
 # In the order of what they cost; weights of one byte change the result a little.
 REMEDIES: tuple[dict[str, Any], ...] = (
     {},
@@ -94,7 +95,7 @@ def memory_of(
         + (4 * 2 * 3 * work.frames * work.height * work.width if on_cpu else 0),
         activations=int(work.tokens * facts.width * facts.live_channels * size),
         codec=int(work.codec_pixels * codec.live_values * size),
-        codec_weights=codec.parameters * codec_size,
+        codec_weights=int(codec.parameters * codec_size),
         waiting={"none": 0, "block": blocks, "model": rest + blocks}[config.offload],
         on_cpu=on_cpu,
     )

@@ -108,7 +108,7 @@ class Op:
 
         `name`, or else the environment variable DTG_KERNELS, asks for a certain one.
         """
-        name = name or wanted_by_environment(self.name)
+        name = name or wanted_by_environment(self)
         if name is not None:
             implementation = self.get(name)
             if reasons := implementation.not_supported_reasons(*args):
@@ -163,10 +163,13 @@ def address_reasons(
     return reasons
 
 
-def wanted_by_environment(op: str) -> str | None:
-    """What DTG_KERNELS asks of `op`, if anything."""
+def wanted_by_environment(op: Op) -> str | None:
+    """What DTG_KERNELS asks of `op`, if anything; what it asks of all ops is asked of those that
+    have such an implementation."""
     wanted = parse_environment(os.environ.get(ENV, ""))
-    return wanted.get(op, wanted.get("*"))
+    of_all = wanted.get("*")
+    has = any(implementation.name == of_all for implementation in op.implementations)
+    return wanted.get(op.name, of_all if has else None)
 
 
 @cache

@@ -11,10 +11,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/include/dtg/storage.h
 
 CAPABILITY = (8, 0)  # the least that CMakeLists.txt builds for
+LARGE = 8 << 20  # bytes
 
 
 @cache
@@ -42,6 +44,18 @@ def missing() -> list[str]:
     """Why the library cannot be used on this machine; empty where it can."""
     module, reason = _load()
     return [] if module is not None else [reason]
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory on the CPU for a result that is about to be written.
+
+    Of large tensors torch gives every one back to the system, which then spends more time on
+    handing out its pages anew than a kernel on writing them: large pages are asked for.
+    """
+    out = torch.empty(shape, dtype=dtype)
+    if out.nbytes >= LARGE:
+        library().prefer_huge_pages(out.data_ptr(), out.nbytes)
+    return out
 
 
 def cuda_missing() -> list[str]:

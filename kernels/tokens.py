@@ -27,6 +27,15 @@ def check_tokens(x: Tensor, name: str = "x") -> None:
         raise ValueError(f"{name} must be float32, bfloat16 or float16, got {x.dtype}")
 
 
+def check_rows(x: Tensor, **weights: Tensor) -> None:
+    """ValueError unless x is (..., D) of a dtype that the ops take, and these (D,) beside it."""
+    if x.ndim == 0 or x.dtype not in TOLERANCE:
+        raise ValueError(
+            f"x must be (..., D) float32, bfloat16 or float16, got {tuple(x.shape)} {x.dtype}"
+        )
+    check_width(x, **weights)
+
+
 def check_samples(x: Tensor, **rows: Tensor | None) -> None:
     """ValueError unless these, where given, are (B, D) or (1, D) on the device of x (B, N, D)."""
     batch, _, dim = x.shape
@@ -42,7 +51,7 @@ def check_samples(x: Tensor, **rows: Tensor | None) -> None:
 
 
 def check_width(x: Tensor, **weights: Tensor) -> None:
-    """ValueError unless these are (D,) on the device of x (B, N, D)."""
+    """ValueError unless these are (D,) on the device of x (..., D)."""
     for name, tensor in weights.items():
         if tensor.shape != x.shape[-1:] or tensor.device != x.device:
             raise ValueError(
@@ -70,6 +79,16 @@ def native_arguments(x: Tensor) -> dict[str, Any]:
     """Those that all native ops on tokens share."""
     return {
         "shape": tuple(x.shape),
+        "dtype": native.DTYPE_CODES[x.dtype],
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def native_rows_arguments(x: Tensor) -> dict[str, Any]:
+    """Those that native ops on rows (..., D) share."""
+    return {
+        "num": x.numel() // x.shape[-1] if x.shape[-1] else 0,
+        "dim": x.shape[-1],
         "dtype": native.DTYPE_CODES[x.dtype],
         "num_threads": torch.get_num_threads(),
     }

@@ -11,62 +11,65 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import Convolution, fastest
+from ...kernels import rmsnorm_silu
+from .convolution import Convolution, fastest, planes, rows
 
 Memory = dict[nn.Module, Tensor]
 
 
-def rows(x: Tensor) -> Tensor:
-    """(T, C, H, W) in channels-last memory seen as (T, H, W, C), and ..."""
-    return x.permute(0, 2, 3, 1)
-
-
-def planes(x: Tensor) -> Tensor:
-    """... the way back."""
-    return x.permute(0, 3, 1, 2)
+def remember(memory: Memory, layer: nn.Module, x: Tensor, count: int) -> None:
+    """The last `count` frames so far, in memory of their own that stays where it is; zero before
+    the first."""
+    _, channels, height, width = x.shape
+    if layer not in memory:
+        memory[layer] = planes(x.new_zeros(count, height, width, channels))
+    held, new = memory[layer], min(count, len(x))
+    if new < count:  # at most two frames are held: what moves never overlaps
+        held[:-new] = held[new:]
+    held[-new:] = x[-new:]
 
 
 class Norm(nn.Module):
-    """x / |x| * sqrt(C) * gamma over the channels."""
+    """x / |x| * sqrt(C) * gamma over the channels, and SiLU where something is to be bent."""
 
-    def __init__(self, channels: int, axes: int = 3):
+    def __init__(self, channels: int, axes: int = 3, silu: bool = True):
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(channels, *[1] * axes))
+        self._silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
-        return planes(F.rms_norm(rows(x), (x.shape[1],), self.gamma.flatten(), eps=1e-24))
+        return planes(rmsnorm_silu(rows(x), self.gamma.flatten(), silu=self._silu))
 
 
 class Convolution3(nn.Module):
-    """Causal 3 x 3 x 3 convolution, or with `taps` 1 one of single frames."""
+    """Causal 3 x 3 x 3 convolution, or with `taps` 1 one of single frames, made `scale` times as
+    large before."""
 
-    def __init__(self, inputs: int, outputs: int, taps: int = 3):
+    def __init__(self, inputs: int, outputs: int, taps: int = 3, scale: int = 1):
         super().__init__()
         kernel = (taps, 3, 3) if taps > 1 else (3, 3)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, *kernel))
         self.bias = nn.Parameter(torch.empty(outputs))
-        self._remembers = taps > 1
+        self._remembers, self._scale = taps > 1, scale
         self._run: Convolution
 
     def prepare(self) -> None:
         """Bring the weights, once they are loaded, into the form that the device is fast with."""
         weight = self.weight if self._remembers else self.weight[:, :, None]
-        self._run = fastest(weight.detach(), self.bias.detach())
+        self._run = fastest(weight.detach(), self.bias.detach(), self._scale)
         del self.weight, self.bias  # not to be held twice
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        past = memory.get(self)
+    def forward(
+        self,
+        x: Tensor,
+        memory: Memory,
+        residual: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> Tensor:
+        y = self._run(memory.get(self), x, residual, gamma)
         if self._remembers:
-            memory[self] = last_two(past, x)
-        return self._run(past, x)
-
-
-def last_two(past: Tensor | None, x: Tensor) -> Tensor:
-    """The last two frames so far, in memory of their own; zero before the first."""
-    if len(x) > 1:
-        return x[-2:].clone(memory_format=torch.channels_last)
-    before = torch.zeros_like(x) if past is None else past[-1:]
-    return torch.cat([before, x])
+            remember(memory, self, x, 2)
+        return y
 
 
 class Pointwise(nn.Module):
@@ -105,9 +108,8 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = Pointwise(inputs, outputs) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x), inplace=True), memory)
-        y = self.conv2(F.silu(self.norm2(y), inplace=True), memory)
-        return y.add_(self.conv_shortcut(x))
+        y = self.conv1(self.norm1(x), memory, gamma=self.norm2.gamma.flatten())
+        return self.conv2(y, memory, residual=self.conv_shortcut(x))
 
 
 class Attention(nn.Module):
@@ -115,7 +117,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = Norm(channels, axes=2)
+        self.norm = Norm(channels, axes=2, silu=False)
         self.to_qkv = Pointwise(channels, 3 * channels, axes=2)
         self.proj = Pointwise(channels, channels, axes=2)
 
@@ -144,16 +146,19 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, time: bool):
         super().__init__()
         # The other entry of the list on disk has no weights.
-        self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels, 3, stride=2)})
+        self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels, 3, stride=2, padding=2)})
         self.time_conv = TimeConvolution(channels, channels) if time else None
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        x = self.resample["1"](F.pad(x, (0, 1, 0, 1)))
+        # Zeros belong right and below alone: the first row and column, which see but zeros and the
+        # first pixels, are cut off.
+        x = self.resample["1"](x)[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last)
         if self.time_conv is None:
             return x
         past = memory.get(self)
-        memory[self] = x[-1:].clone(memory_format=torch.channels_last)
-        return x if past is None else self.time_conv(torch.cat([past, x]), stride=2)
+        y = x if past is None else self.time_conv(torch.cat([past, x]), stride=2)
+        remember(memory, self, x, 1)
+        return y
 
 
 class Upsample(nn.Module):
@@ -161,21 +166,21 @@ class Upsample(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, time: bool):
         super().__init__()
-        self.resample = nn.ModuleDict({"1": Convolution3(inputs, outputs, taps=1)})
+        self.resample = nn.ModuleDict({"1": Convolution3(inputs, outputs, taps=1, scale=2)})
         self.time_conv = TimeConvolution(inputs, 2 * inputs) if time else None
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         if self.time_conv is not None:
             x = self._double_frames(x, self.time_conv, memory)
-        return self.resample["1"](F.interpolate(x, scale_factor=2.0, mode="nearest"), memory)
+        return self.resample["1"](x, memory)
 
     def _double_frames(self, x: Tensor, time_conv: TimeConvolution, memory: Memory) -> Tensor:
         """The first frame of a clip stays one, and those after it do not see it."""
         if self not in memory:
-            memory[self] = torch.zeros_like(torch.cat([x, x]))
+            remember(memory, self, torch.zeros_like(x), 2)
             return x
-        past, memory[self] = memory[self], last_two(memory[self], x)
-        pairs = time_conv(torch.cat([past, x]), stride=1)  # (T, 2 * C, H, W)
+        pairs = time_conv(torch.cat([memory[self], x]), stride=1)  # (T, 2 * C, H, W)
+        remember(memory, self, x, 2)
         frames, _, height, width = pairs.shape
         split = rows(pairs).view(frames, height, width, 2, -1).permute(0, 3, 1, 2, 4)
-        return planes(split.flatten(0, 1))
+        return planes(split.flatten(0, 1).contiguous())

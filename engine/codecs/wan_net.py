@@ -9,7 +9,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .wan_config import WanVaeConfig
@@ -76,7 +75,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x, memory)
         x = self.mid_block(x, memory)
-        return self.conv_out(F.silu(self.norm_out(x), inplace=True), memory)
+        return self.conv_out(self.norm_out(x), memory)
 
 
 class Decoder(nn.Module):
@@ -102,7 +101,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z, memory), memory)
         for block in self.up_blocks:
             x = block(x, memory)
-        x = self.conv_out(F.silu(self.norm_out(x), inplace=True), memory)
+        x = self.conv_out(self.norm_out(x), memory)
         return _unfold(x, self._patch)
 
 

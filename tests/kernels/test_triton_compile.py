@@ -137,6 +137,18 @@ def launches() -> list[Launch]:
             ),
             rows("rmsnorm_rope", dim, rope, ROTATED=True, HEADS=heads),
         ]
+    norm_silu = {"x_ptr": "*bf16", "gamma_ptr": "*fp32", "out_ptr": "*bf16"}
+    assembly = {"past_ptr": "*bf16", "x_ptr": "*bf16", "out_ptr": "*bf16"}
+    assembly |= {"before": "i32", "height": "i32", "width": "i32"}
+    for dim in (96, 192, 384):  # the levels of the published VAE
+        all_of_them += [
+            rows("rmsnorm_silu", dim, norm_silu, SILU=True),
+            rows("causal_conv3d", dim, assembly, HAS_PAST=True),
+        ]
+    gelu = {"x_ptr": "*bf16", "bias_ptr": "*bf16", "out_ptr": "*bf16", "num": "i32"}
+    for dim in (8960, 13824):
+        constants = {"DIM": dim, "BLOCK": 1024}
+        all_of_them.append(Launch("gelu_bias", gelu, constants, f"{dim} wide"))
     return all_of_them + pictures() + patches() + tiles()
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dtg_restore.engine.codecs.convolution import Direct, Narrow, Winograd, fastest
+from dtg_restore.engine.codecs.convolution import Direct, Winograd, fastest
 
 CASES = [  # inputs, outputs, frames, height, width
     (16, 24, 4, 13, 22),
@@ -29,7 +29,7 @@ def plain(weight: Tensor, bias: Tensor, past: Tensor, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("form", [Direct, Narrow, Winograd])
+@pytest.mark.parametrize("form", [Direct, Winograd])
 def test_every_form_is_the_plain_sum(form: type, case: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     inputs, outputs, frames, height, width = case
@@ -52,13 +52,37 @@ def test_single_frames(form: type) -> None:
     torch.testing.assert_close(form(weight, bias)(None, x), want, rtol=0, atol=1e-4)
 
 
-def test_winograd_is_for_wide_layers_in_full_precision() -> None:
-    def chosen(outputs: int, inputs: int, dtype: torch.dtype = torch.float32) -> type:
-        weight = torch.zeros(outputs, inputs, 3, 3, 3, dtype=dtype)
-        return type(fastest(weight, torch.zeros(outputs, dtype=dtype)))
+@pytest.mark.parametrize("form", [Direct, Winograd])
+def test_what_follows_a_convolution(form: type) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(16, 16, 3, 3, 3) / 20, torch.randn(16)
+    past, x = frames_of(2, 16, 5, 6), frames_of(2, 16, 5, 6)
+    want = plain(weight, bias, past, x).float()
+    residual, gamma = frames_of(2, 16, 5, 6), torch.rand(16) + 0.5
+    kept = residual.clone()
+    got = form(weight, bias)(past, x, residual=residual)
+    torch.testing.assert_close(got, want + residual, rtol=0, atol=1e-4)
+    assert torch.equal(residual, kept)
+    got = form(weight, bias)(past, x, gamma=gamma)
+    normed = F.normalize(want, dim=1) * 4 * gamma[:, None, None]
+    torch.testing.assert_close(got, F.silu(normed), rtol=0, atol=1e-4)
 
-    assert chosen(16, 8) is Winograd
-    assert chosen(12, 96) is Direct
-    assert chosen(16, 3) is Direct
-    assert chosen(3, 96) is Narrow
-    assert chosen(96, 96, torch.bfloat16) is Direct
+
+@pytest.mark.parametrize("form", [Direct, Winograd])
+def test_frames_made_larger_before(form: type) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(16, 20, 1, 3, 3) / 180**0.5, torch.randn(16)
+    x = frames_of(3, 20, 5, 7)
+    larger = F.interpolate(x, scale_factor=2.0)
+    want = F.conv2d(larger, weight[:, :, 0], bias, padding=1)
+    torch.testing.assert_close(form(weight, bias, 2)(None, x), want, rtol=0, atol=1e-4)
+
+
+def test_winograd_is_for_full_precision_on_the_cpu() -> None:
+    def chosen(dtype: torch.dtype, device: str = "cpu") -> type:
+        weight = torch.zeros(16, 8, 3, 3, 3, dtype=dtype, device=device)
+        return type(fastest(weight, torch.zeros(16, dtype=dtype, device=device)))
+
+    assert chosen(torch.float32) is Winograd
+    assert chosen(torch.bfloat16) is Direct
+    assert chosen(torch.float32, "meta") is Direct

@@ -1,4 +1,4 @@
-// Glue of the CUDA kernels, in a file of its own as it is only there where CUDA is.  Addresses lie
+// Glue of the CUDA kernels, which is compiled only where CUDA is.  Addresses lie
 // on the current device; a stream is the number that torch.cuda.Stream.cuda_stream is.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string>
 
-#include "../arguments.h"
+#include "arguments.h"
 #include "dtg/cuda/causal_conv3d.h"
 #include "dtg/cuda/dtg_step.h"
 #include "dtg/cuda/tile_blend.h"
