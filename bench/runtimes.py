@@ -50,7 +50,7 @@ class Pass:
     def __init__(self, tiles: int, dtype: torch.dtype = torch.float32, weights: str = "auto"):
         backbone = load_backbone(RestoreConfig(weights=weights), CPU, dtype)
         assert isinstance(backbone, MiniBackbone)
-        self.backbone = backbone
+        self.backbone: MiniBackbone = backbone
         table = nodes(RestoreConfig().dtg(backbone.facts.defaults))
         self.condition = backbone.prepare("clean", "null", table).at(0, ("cond", "uncond"), tiles)
         generator = torch.Generator().manual_seed(0)

@@ -113,7 +113,10 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
 
 SIZES = ("tile", "vae_tile")
 OWN = "the backbone's own"
-UNSET = {"prompt_embeds": False, "threads": "the share of cores that the process has"}
+UNSET: dict[str, str | bool] = {
+    "prompt_embeds": False,
+    "threads": "the share of cores that the process has",
+}
 
 
 def _go_offline(wanted: bool) -> bool:

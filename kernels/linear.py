@@ -10,8 +10,8 @@ the result is still in the cache (bench/results/kernels.json).  On CUDA cuBLASLt
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -111,10 +111,9 @@ def _inputs(
     return x, weight, None if b is None else b.to(device, dtype), gelu
 
 
-def _case(name: str, *shape_and_outputs: int, **settings: bool) -> Case:
+def _case(name: str, *shape_and_outputs: int, **settings: Any) -> Case:
     *shape, outputs = shape_and_outputs
-    build: Callable[..., tuple] = partial(_inputs, shape=tuple(shape), outputs=outputs, **settings)
-    return Case(name, build)
+    return Case(name, partial(_inputs, shape=tuple(shape), outputs=outputs, **settings))
 
 
 OP = Op(

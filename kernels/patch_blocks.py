@@ -35,13 +35,20 @@ def opponent_matrix() -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-@cache
-@torch.inference_mode(False)  # a cached inference tensor would refuse to take part in training
 def matrices(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """M6 (6, 6), colours and the 2-point DCT in time, and D64 (64, 64), the 8 x 8 DCT."""
+    # What is made while a call is traced has no values, and must not be kept.
+    return (_make if torch.compiler.is_compiling() else _made)(device, dtype)
+
+
+@torch.inference_mode(False)  # a kept inference tensor would refuse to take part in training
+def _make(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     colour_time = torch.kron(opponent_matrix(), dct_matrix(BLOCK[0]))
     space = torch.kron(dct_matrix(BLOCK[1]), dct_matrix(BLOCK[2]))
     return colour_time.to(device, dtype), space.to(device, dtype)
+
+
+_made = cache(_make)
 
 
 def check_pixels(x: Tensor) -> None:
@@ -76,7 +83,7 @@ def check_rows(like: Tensor, shape: tuple[int, ...], **rows: Tensor) -> None:
 
 def kernel_reasons(device_type: str, **tensors: Tensor | None) -> list[str]:
     """Why a kernel on `device_type` cannot take these: all are contiguous float32."""
-    reasons = address_reasons(device_type, None, **tensors)
+    reasons = address_reasons(device_type, None, **tensors)  # type: ignore[arg-type]
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     others = [
         f"{n} is {t.dtype}, not float32" for n, t in given.items() if t.dtype != torch.float32

@@ -24,13 +24,17 @@ Rope = tuple[Tensor, Tensor]  # cos, sin: (N, head_dim / 2)
 KeyValue = tuple[Tensor, Tensor]  # each (R, heads, L, head_dim)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # a cached inference tensor would refuse to take part in training
 def rope_3d(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope:
     """Tables for a (t, h, w) grid of tokens.
 
     Rows and columns get 2 * (head_dim // 6) channels each, time the rest.
     """
+    # What is made while a call is traced has no values, and must not be kept.
+    return (_make_rope if torch.compiler.is_compiling() else _made_rope)(t, h, w, head_dim, device)
+
+
+@torch.inference_mode(False)  # a kept inference tensor would refuse to take part in training
+def _make_rope(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope:
     spatial = 2 * (head_dim // 6)
     axes = []
     for size, dim in ((t, head_dim - 2 * spatial), (h, spatial), (w, spatial)):
@@ -45,6 +49,9 @@ def rope_3d(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope
         dim=-1,
     ).reshape(t * h * w, -1)
     return angles.cos().float().to(device), angles.sin().float().to(device)
+
+
+_made_rope = lru_cache(maxsize=16)(_make_rope)
 
 
 class Linear(nn.Linear):

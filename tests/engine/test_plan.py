@@ -111,7 +111,8 @@ def test_estimate() -> None:
     assert estimate(p, sr, (64, 64), None, None, 1e9)["seconds"] is None
 
 
-def test_flops_against_what_torch_counts() -> None:
+def test_flops_against_what_torch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTG_KERNELS", "reference")  # torch does not count what is its own
     network, t = MiniDiT(MiniConfig()).requires_grad_(False), torch.tensor([0.3])
     condition = network.condition(t, torch.tensor([0]))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

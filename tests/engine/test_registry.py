@@ -13,14 +13,14 @@ def registry() -> Registry:
     return Registry(
         "codec",
         [
-            Entry("patch", ".codecs.patch:dct_matrix", "facts of patch"),
+            Entry("patch", ".blend:reflect_index", "facts of patch"),
             Entry("wan", ".never.imported:make", "facts of wan"),
         ],
     )
 
 
 def test_get_builds_on_demand(registry: Registry) -> None:
-    assert registry.get("patch").build(8).shape == (8, 8)
+    assert registry.get("patch").build(3, 5).tolist() == [0, 1, 2, 1, 0]
     assert registry.get("wan").facts == "facts of wan"  # its module does not even exist
     assert [entry.name for entry in registry] == ["patch", "wan"]
     assert "wan" in registry and "pach" not in registry

@@ -103,8 +103,8 @@ def pair(onnx: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[MiniBackb
     """A backbone of one layer, and its file for both branches in one call."""
     torch.set_num_threads(1)
     # As in a process in which nothing has run: an export must leave no table of its trace behind.
-    blocks.rope_3d.cache_clear()
-    patch_blocks.matrices.cache_clear()
+    blocks._made_rope.cache_clear()
+    patch_blocks._made.cache_clear()
     backbone, path = make_backbone(depth=1), tmp_path_factory.mktemp("onnx") / "pair.onnx"
     export_tile(backbone, path, batch=2)
     return backbone, path

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dtg_restore.engine.backbones import blocks
 from dtg_restore.engine.backbones.blocks import Attention, Block, rope_3d
 from dtg_restore.engine.backbones.dit import timestep_embedding
 from dtg_restore.kernels import layernorm_modulate
@@ -94,7 +95,7 @@ def test_rope_products_depend_on_distance_alone() -> None:
 
 
 def test_rope_tables_made_in_inference_serve_training() -> None:
-    rope_3d.cache_clear()
+    blocks._made_rope.cache_clear()
     with torch.inference_mode():
         rope_3d(1, 2, 2, 24, CPU)
     x = rand(1, 1, 4, 24).requires_grad_()

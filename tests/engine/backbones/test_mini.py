@@ -188,7 +188,7 @@ def test_half_precision_runs_and_is_near(network: MiniDiT, dtype: torch.dtype) -
 
 def test_inference_leaves_training_possible(network: MiniDiT) -> None:
     """The recipe measures with the pipeline between two steps of training."""
-    patch_blocks.matrices.cache_clear()
+    patch_blocks._made.cache_clear()
     backbone = MiniBackbone(network, CPU, torch.float32)
     condition = backbone.prepare("clean", "null", TABLE).at(0, ["cond"], 1)
     backbone.velocity(pixels(), torch.tensor([0.5]), condition)
