@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ..engine.backbones import load_backbone
+from ..engine.backbones.dit import Conditioning
 from ..engine.backbones.mini import MiniBackbone
 from ..engine.config import RestoreConfig
 from ..engine.quantize import DYNAMIC
@@ -47,10 +48,15 @@ Call = Callable[[], Tensor]
 class Pass:
     """One pass of both branches over `tiles` tiles."""
 
+    backbone: MiniBackbone
+    x: Tensor
+    t: Tensor
+    condition: Conditioning
+
     def __init__(self, tiles: int, dtype: torch.dtype = torch.float32, weights: str = "auto"):
         backbone = load_backbone(RestoreConfig(weights=weights), CPU, dtype)
         assert isinstance(backbone, MiniBackbone)
-        self.backbone: MiniBackbone = backbone
+        self.backbone = backbone
         table = nodes(RestoreConfig().dtg(backbone.facts.defaults))
         self.condition = backbone.prepare("clean", "null", table).at(0, ("cond", "uncond"), tiles)
         generator = torch.Generator().manual_seed(0)

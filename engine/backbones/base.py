@@ -108,7 +108,11 @@ class Backbone(Protocol):
 
     facts: BackboneFacts
     device: torch.device
-    attend: Attend | None  # None where attention cannot be steered
+
+    @property
+    def attend(self) -> Attend | None:
+        """What computes attention; None where it cannot be steered."""
+        ...
 
     def prepare(self, prompt: str, negative_prompt: str, nodes: Sequence[Node]) -> Context:
         """Everything that is constant over a clip, for every node of the run."""
