@@ -25,7 +25,7 @@ namespace dtg {
 
 namespace {
 
-constexpr int kBlock = 256;          // keys of a block
+constexpr int kBlock = 512;          // keys of a block
 constexpr int kRow = kBlock + 16;    // skewed, so that rows do not share the sets of L1
 constexpr int kTaskQueries = 480;    // whole tiles for all instruction sets
 constexpr std::size_t kLine = 64;    // bytes of a line of the cache
