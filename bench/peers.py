@@ -51,6 +51,7 @@ from ..engine.devices import resolve_device
 from ..engine.elision import Elision
 from ..engine.guidance import TiledBranches
 from ..engine.media import open_reader
+from ..engine.quantize import DYNAMIC
 from ..engine.restorer import Restorer
 from ..engine.reuse import Reuse
 from ..engine.run import Run
@@ -221,7 +222,7 @@ class Ours:
         """How many evaluations were made and saved, and how branches were called."""
         assert self._run is not None
         report = self._run.report()
-        return {name: report[name] for name in ("evaluations", "elision", "branches")}
+        return {name: report[name] for name in ("evaluations", "elision", "reuse", "branches")}
 
 
 def whole(
@@ -231,7 +232,8 @@ def whole(
     times = [node.t for node in nodes(ours.config.dtg(ours.backbone.facts.defaults))][:-1]
     lookahead = ours.configure(guidance="dtg", alpha0=None, schedule="exponential")
     plain, exact = Ours(ours, frames), Ours(lookahead, frames)
-    elided = Ours(lookahead.configure(elide_tol=options.elide_tol), frames)
+    tolerances = {"elide_tol": options.elide_tol, "reuse_tol": options.reuse_tol}
+    elided = Ours(lookahead.configure(**tolerances), frames)
     sides: dict[str, Callable[[], Tensor]] = {
         name: partial(peer.restore, frames, times, SCALE) for name, peer in peers.items()
     }
@@ -248,35 +250,42 @@ def whole(
 
 
 def against_itself(options: argparse.Namespace) -> Iterator[Row]:
-    """`mini`, stage one: every call by itself and every op in plain torch, against the default."""
+    """`mini`, stage one: every call by itself and every op in plain torch, against the default, and
+    that in other precisions and with less exact settings.  Errors are to the plain path but for
+    elision, whose error is to the same run without it."""
     with open_reader(DEMO) as reader:
         frames = torch.stack(list(islice(reader, options.frames)))
     ours = Restorer.load(backbone="mini", sr="none")
-    default = Ours(ours, frames)
-    elided = Ours(ours.configure(elide_tol=options.elide_tol), frames)
+    low = {"bf16": {"dtype": "bf16"}, "int8": {"dtype": "bf16", "weights": DYNAMIC}}
+    loaded = {name: Restorer.load(ours.config, **settings) for name, settings in low.items()}
     plain = Ours(ours.configure(branches="sequential"), frames)
 
     def unfused() -> Tensor:
         with patch.dict(os.environ, DTG_KERNELS="reference"):
             return plain()
 
-    default()  # settles how branches are called
-    sides: Sides = {"peer": unfused, "ours": default, "elided": elided}
-    took, results = take_turns(sides, options.rounds, ours.device)
-    peer = "sequential, reference kernels"
-    yield default.evaluations() | row(
-        "whole", peer, took["peer"], took["ours"], results["ours"], results["peer"]
-    )
-    yield elided.evaluations() | row(
-        "whole, elided", peer, took["peer"], took["elided"], results["elided"], results["ours"]
-    )
+    runs = {
+        "whole": Ours(ours, frames),
+        "whole, elided": Ours(ours.configure(elide_tol=options.elide_tol), frames),
+        "whole, bf16": Ours(loaded["bf16"], frames),
+        "whole, bf16, elided": Ours(loaded["bf16"].configure(elide_tol=options.elide_tol), frames),
+        "whole, bf16 and int8-dynamic": Ours(loaded["int8"], frames),
+    }
+    runs["whole"]()  # settles how branches are called
+    took, results = take_turns({"peer": unfused, **runs}, options.rounds, ours.device)
+    for name, run in runs.items():
+        full = name.removesuffix(", elided")
+        want = results["peer" if full == name else full]
+        yield run.evaluations() | row(
+            name, "sequential, reference kernels", took["peer"], took[name], results[name], want
+        )
 
 
 def line(found: Row) -> str:
     theirs, ours = (min(found["seconds"][side]) for side in ("peer", "ours"))
     saved = (found.get("elision") or {}).get("saved")
     return (
-        f"{found['name']:14} {found['peer']:28} {theirs:8.2f} s {ours:8.2f} s "
+        f"{found['name']:28} {found['peer']:29} {theirs:8.2f} s {ours:8.2f} s "
         f"x{found['ratio']:.2f}   error {found['max_error']:.1e}, {found['psnr']:.1f} dB"
         + (f", {saved} evaluations saved" if saved else "")
     )
@@ -296,6 +305,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of a full denoising")
     parser.add_argument("--strength", type=float, default=0.5, help="share of it that is made")
     parser.add_argument("--elide-tol", type=float, default=0.1)
+    parser.add_argument("--reuse-tol", type=float, default=0.1, help="of small and wan-1.3b")
     parser.add_argument("--rounds", type=int, default=2, help="of whole runs")
     parser.add_argument("--part-rounds", type=int, default=2)
     parser.add_argument("--frames", type=int, default=48, help="of the demo clip, for mini")

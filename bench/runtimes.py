@@ -138,6 +138,7 @@ def sides(work: Pass, tiles: int, folder: Path) -> Iterator[tuple[str, Callable[
     yield "eager", lambda: work
     yield "eager, bf16", lambda: Pass(tiles, torch.bfloat16)
     yield "eager, int8-dynamic", lambda: Pass(tiles, weights=DYNAMIC)
+    yield "eager, bf16 and int8-dynamic", lambda: Pass(tiles, torch.bfloat16, DYNAMIC)
     yield "torch.compile", lambda: compiled(work)
     yield "AOTInductor", lambda: ahead_of_time(work, folder)
     yield "ONNX Runtime", lambda: onnx_runtime(work, onnx_file(work, folder))
@@ -185,11 +186,11 @@ def main() -> None:
     for found in rows:
         best = min(found["seconds"]["ours"])
         print(
-            f"{found['name']:20} {best * 1e3:8.1f} ms  x{found['ratio']:.2f}  "
+            f"{found['name']:30} {best * 1e3:8.1f} ms  x{found['ratio']:.2f}  "
             f"error {found['max_error']:.1e}, {found['psnr']:.1f} dB"
         )
     for name, reason in reasons.items():
-        print(f"{name:20} -  {reason}")
+        print(f"{name:30} -  {reason}")
     settings = {"tiles": options.tiles, "rounds": options.rounds}
     settings |= {"threads": torch.get_num_threads(), "frames": FRAMES, "side": SIDE}
     result = {
