@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -54,18 +53,11 @@ def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[st
 
 
 def peak_bytes(case: dict[str, Any], settings: dict[str, Any], threads: int) -> dict[str, int]:
-    """Peaks of the host's and, where there is one, the device's memory in this whole process.
-
-    What getrusage tells of a process begins with the peak of the one that started it; Linux knows
-    that of the process alone.
-    """
+    """Peaks of the host's and, where there is one, the device's memory in this whole process."""
     torch.set_num_threads(threads)
     restorer = Restorer.load(**settings, tile=case["tile"])
     run(restorer, case["frames"], case["height"], case["width"])
-    peaks, status = peak_memory(), Path("/proc/self/status")
-    if status.is_file() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
-        peaks["host"] = 1024 * int(found[1])
-    return peaks
+    return peak_memory()
 
 
 def alone(case: dict[str, Any], settings: dict[str, Any]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import resource
 import sys
 import time
@@ -189,11 +190,19 @@ def laps_of(device: torch.device) -> Laps:
 
 def peak_memory() -> dict[str, int]:
     """The most memory this process has held so far, in bytes, by device."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peak = {"host": _peak_of_host()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         peak["device"] = torch.cuda.max_memory_allocated()
     return peak
+
+
+def _peak_of_host() -> int:
+    # What getrusage tells begins with the peak of the process that started this one.
+    status = Path("/proc/self/status")
+    if status.is_file() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return 1024 * int(found[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import tokens
+from . import native, tokens
 from . import triton as triton_kernels
 from .dispatch import Case, Implementation, Op, Tolerance, address_reasons
 
@@ -63,6 +63,28 @@ def reference(x: Tensor, past: Tensor | None, taps: int) -> Tensor:
     return F.pad(torch.cat([past, x]), around)
 
 
+def _cuda(x: Tensor, past: Tensor | None, taps: int) -> Tensor:
+    frames, height, width, channels = x.shape
+    out = x.new_empty(frames + taps - 1, height + 2, width + 2, channels)
+    with native.cuda_stream(x.device) as stream:
+        native.library().cuda.causal_conv3d(
+            past=0 if past is None else past.data_ptr(),
+            chunk=x.data_ptr(),
+            out=out.data_ptr(),
+            shape=(1, frames, height, width, channels),
+            past_frames=0 if past is None else taps - 1,
+            front=taps - 1,
+            padding=(1, 1, 1, 1),
+            dtype=native.DTYPE_CODES[x.dtype],
+            stream=stream,
+        )
+    return out
+
+
+def _cuda_unsupported(x: Tensor, past: Tensor | None, _: int) -> list[str]:
+    return address_reasons("cuda", x=x, past=past) or native.cuda_device_reasons(x.device)
+
+
 def _load_triton() -> Callable[..., Tensor]:
     from .triton.causal_conv3d import causal_conv3d as triton_assembly
 
@@ -92,7 +114,10 @@ OP = Op(
     name="causal_conv3d",
     formula="zeros around [past or zeros, x]",
     reference=reference,
-    faster=(Implementation("triton", _load_triton, triton_kernels.missing, _triton_unsupported),),
+    faster=(
+        Implementation("cuda", lambda: _cuda, native.cuda_missing, _cuda_unsupported),
+        Implementation("triton", _load_triton, triton_kernels.missing, _triton_unsupported),
+    ),
     tolerance=dict.fromkeys(tokens.TOLERANCE, Tolerance(rtol=0.0, atol=0.0)),
     cases=(
         Case("odd sizes", partial(_inputs, shape=(3, 5, 7, 18))),

@@ -6,6 +6,7 @@ It is the library that computes the product, and only which library is chosen he
 fp32 PyTorch takes MKL, which on processors of AMD leaves a tenth to a fifth of the peak unused;
 oneDNN comes with the same build of PyTorch, does not, and applies the activation while a part of
 the result is still in the cache (bench/results/kernels.json).  On CUDA cuBLASLt does the latter.
+Where neither can, the activation is at least one pass with the bias.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import Case, Implementation, Op, Tolerance, address_reasons
+from .gelu_bias import OP as GELU_BIAS
+from .gelu_bias import gelu_bias
 
 
 def linear(
@@ -92,6 +95,19 @@ def _cublaslt_unsupported(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: 
     return address_reasons("cuda", x=x, weight=weight, bias=bias)
 
 
+def _epilogue(x: Tensor, weight: Tensor, bias: Tensor, _: bool) -> Tensor:
+    return gelu_bias(F.linear(x, weight), bias)
+
+
+def _epilogue_unsupported(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> list[str]:
+    if not gelu or bias is None:
+        return ["it joins an activation to a bias"]
+    reasons = address_reasons(x.device.type, x=x, weight=weight, bias=bias)
+    if not reasons and GELU_BIAS.choose(x, bias).name == "reference":
+        reasons = ["nothing here has both in one pass"]
+    return reasons
+
+
 def _inputs(
     dtype: torch.dtype,
     device: torch.device,
@@ -123,6 +139,7 @@ OP = Op(
     faster=(
         Implementation("onednn", lambda: _onednn, _onednn_missing, _onednn_unsupported),
         Implementation("cublaslt", lambda: _cublaslt, unsupported=_cublaslt_unsupported),
+        Implementation("epilogue", lambda: _epilogue, unsupported=_epilogue_unsupported),
     ),
     tolerance={
         torch.float32: Tolerance(rtol=1.9e-6, atol=1.9e-6),
