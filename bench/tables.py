@@ -1,7 +1,7 @@
-"""Draws the tables of the README from `bench/results/`.
+"""Draws the tables of README.md and docs/SPEED.md from `bench/results/`.
 
-    python -m dtg_restore.bench.tables          rewrite README.md
-    python -m dtg_restore.bench.tables --check  exit with 1 where README.md would change
+    python -m dtg_restore.bench.tables          rewrite both
+    python -m dtg_restore.bench.tables --check  exit with 1 where one would change
 
 A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`.  One whose results are not
 there is left as it is.
@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .kernels import COMPILED, COPY
 
@@ -166,30 +166,81 @@ def throughput(result: dict[str, Any]) -> str:
     return markdown(header, rows)
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "quality": ("quality_mini.json", quality),
-    "codec": ("codec_wan.json", codec),
-    "peers": ("peers_small.json", peers),
-    "wan-memory": ("wan_memory.json", wan_memory),
-    "super-resolution": ("sr_mini.json", super_resolution),
-    "kernels": ("kernels.json", kernels),
-    "step": ("step.json", step),
-    "roofline": ("roofline.json", roofline),
-    "throughput": ("throughput_mini.json", throughput),
+def mini(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["name"],
+            f"{min(row['seconds']['ours']):.2f} s",
+            f"{row['ratio']:.2f}",
+            f"{row['max_error']:.0e}",
+            f"{row['psnr']:.0f} dB",
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(["`mini`", "time", "ratio", "largest error / scale", "PSNR"], rows)
+
+
+def runtimes(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["name"],
+            f"{min(row['seconds']['ours']) * 1e3:.0f} ms",
+            f"{row['ratio']:.2f}",
+            f"{row['max_error']:.0e}",
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(["a pass of `mini` by", "time", "ratio", "largest error / scale"], rows)
+
+
+def caching(result: dict[str, Any]) -> str:
+    names = {"elide_tol": "elide", "reuse_tol": "reuse", "cache_tol": "cache"}
+    rows = [
+        [
+            ", ".join(f"{short} {row[key]:g}" for key, short in names.items() if row.get(key)),
+            f"{row['evaluations']:.1f} of {row['full']}",
+            f"{row['psnr']:.1f} dB",
+            f"{row['smallest_psnr']:.1f} dB",
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(["tolerances", "evaluations", "PSNR to the exact run", "of the worst"], rows)
+
+
+class Table(NamedTuple):
+    page: str
+    file: str
+    draw: Callable[[dict[str, Any]], str]
+
+
+README, SPEED = "README.md", "docs/SPEED.md"
+TABLES = {
+    "quality": Table(README, "quality_mini.json", quality),
+    "super-resolution": Table(README, "sr_mini.json", super_resolution),
+    "peers": Table(README, "peers_small.json", peers),
+    "mini": Table(README, "peers_mini.json", mini),
+    "wan-memory": Table(README, "wan_memory.json", wan_memory),
+    "codec": Table(SPEED, "codec_wan.json", codec),
+    "runtimes": Table(SPEED, "runtimes_mini.json", runtimes),
+    "caching": Table(SPEED, "caching_mini.json", caching),
+    "roofline": Table(SPEED, "roofline.json", roofline),
+    "step": Table(SPEED, "step.json", step),
+    "kernels": Table(SPEED, "kernels.json", kernels),
+    "throughput": Table(SPEED, "throughput_mini.json", throughput),
 }
 
 
-def render(text: str) -> str:
-    """`text` with every table drawn anew."""
-    for name, (file, draw) in TABLES.items():
-        if not (RESULTS / file).is_file():
+def render(text: str, page: str) -> str:
+    """`text` of `page` with every table of it drawn anew."""
+    for name, table in TABLES.items():
+        if table.page != page or not (RESULTS / table.file).is_file():
             continue
-        table = draw(json.loads((RESULTS / file).read_text()))
+        drawn = table.draw(json.loads((RESULTS / table.file).read_text()))
         head, tail = f"<!-- table {name} -->\n", f"<!-- end {name} -->"
         if text.count(head) != 1 or text.count(tail) != 1:
-            raise ValueError(f"the README does not hold one place for the table {name!r}")
+            raise ValueError(f"{page} does not hold one place for the table {name!r}")
         before, rest = text.split(head)
-        text = before + head + table + "\n" + tail + rest.split(tail)[1]
+        text = before + head + drawn + "\n" + tail + rest.split(tail)[1]
     return text
 
 
@@ -197,12 +248,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    after = render(before)
+    stale = False
+    for page in (README, SPEED):
+        before = (ROOT / page).read_text()
+        after = render(before, page)
+        stale |= before != after
+        if not args.check:
+            (ROOT / page).write_text(after)
     if args.check:
-        sys.exit(int(before != after))
-    readme.write_text(after)
+        sys.exit(int(stale))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     memory = hardware["memory_bytes"]
     yield "Hardware"
     yield _row("processor", f"{hardware['processor']}, {hardware['threads']} threads used")
+    products = hardware["fast_products"]
+    yield _row("fast products", ", ".join(products) if products else "of fp32 alone")
     yield _row("memory", size(memory) if memory else "unknown")
     for gpu in hardware["gpus"]:
         yield _row(

@@ -35,7 +35,7 @@ def collect() -> dict[str, Any]:
             if entry.classes
         ],
         "sr": [_model(entry.name, entry.facts) | {"scale": entry.facts.scale} for entry in SR],
-        "runtimes": [_row(entry.name, [], detail=entry.facts) for entry in RUNTIMES],
+        "runtimes": [runtime(entry) for entry in RUNTIMES],
         "codecs": codecs(),
         "packages": [package(name) for name in PACKAGES],
         "kernels": kernels(),
@@ -49,7 +49,7 @@ def _row(name: str, reasons: list[str], **facts: Any) -> dict[str, Any]:
 def hardware() -> dict[str, Any]:
     import torch
 
-    from ..engine.devices import resolve_device
+    from ..engine.devices import fast_products, resolve_device
     from ..engine.memory import memory_size
     from ..engine.report import machine
 
@@ -68,10 +68,18 @@ def hardware() -> dict[str, Any]:
     return here | {
         "device": str(resolve_device("auto")),
         "cores": os.cpu_count(),
+        "fast_products": fast_products(),
         "memory_bytes": memory_size(torch.device("cpu")),
         "gpus": gpus,
         "gpu_reason": None if gpus else _why_no_gpu(),
     }
+
+
+def runtime(entry: Any) -> dict[str, Any]:
+    import torch
+
+    needs = entry.name == "graph" and not torch.cuda.is_available()
+    return _row(entry.name, ["it needs a GPU"] if needs else [], detail=entry.facts)
 
 
 def _why_no_gpu() -> str:

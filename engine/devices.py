@@ -43,6 +43,19 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
+def fast_products() -> list[str]:
+    """Precisions below fp32 that this processor multiplies itself: of "bf16" and "int8"."""
+    names = {
+        "bf16": ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
+        "int8": ("_is_vnni_supported", "_is_amx_tile_supported"),
+    }
+    return [
+        precision
+        for precision, tests in names.items()
+        if any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+    ]
+
+
 @contextmanager
 def named_out_of_memory(suggested_tile: tuple[int, int] | None = None) -> Iterator[None]:
     """Whatever torch, numpy or Python raise where memory runs out becomes `OutOfMemory`."""

@@ -87,6 +87,10 @@ def _cublaslt(x: Tensor, weight: Tensor, bias: Tensor, _: bool) -> Tensor:
     return y.unflatten(0, x.shape[:-1])
 
 
+def _cublaslt_missing() -> list[str]:
+    return [] if torch.cuda.is_available() else ["there is no CUDA device"]
+
+
 def _cublaslt_unsupported(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> list[str]:
     if not gelu:
         return ["without an activation PyTorch calls the same product"]
@@ -138,7 +142,7 @@ OP = Op(
     reference=reference,
     faster=(
         Implementation("onednn", lambda: _onednn, _onednn_missing, _onednn_unsupported),
-        Implementation("cublaslt", lambda: _cublaslt, unsupported=_cublaslt_unsupported),
+        Implementation("cublaslt", lambda: _cublaslt, _cublaslt_missing, _cublaslt_unsupported),
         Implementation("epilogue", lambda: _epilogue, unsupported=_epilogue_unsupported),
     ),
     tolerance={

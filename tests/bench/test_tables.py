@@ -11,14 +11,15 @@ import pytest
 from dtg_restore.bench import tables
 
 
-def test_readme_holds_the_tables_of_the_results() -> None:
-    text = (tables.ROOT / "README.md").read_text()
-    assert tables.render(text) == text
+@pytest.mark.parametrize("page", [tables.README, tables.SPEED])
+def test_pages_hold_the_tables_of_the_results(page: str) -> None:
+    text = (tables.ROOT / page).read_text()
+    assert tables.render(text, page) == text
 
 
 def test_a_place_that_is_missing_is_an_error() -> None:
     with pytest.raises(ValueError, match="quality"):
-        tables.render("no table here")
+        tables.render("no table here", tables.README)
 
 
 def test_quality_table_has_a_row_for_every_method() -> None:
@@ -33,10 +34,12 @@ def test_a_table_without_results_is_left_as_it_is(
 ) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     text = "<!-- table step -->\nas it was\n<!-- end step -->"
-    assert tables.render(text) == text
+    assert tables.render(text, tables.SPEED) == text
     row = {"model": "m", "path": "batched", "best_s": 0.0125, "ratio": 1.5, "max_error": 2e-7}
     (tmp_path / "step.json").write_text(json.dumps({"rows": [row]}))
-    assert "| m | batched | 12.5 ms | 1.50 | 2e-07 |\n<!-- end step" in tables.render(text)
+    assert "| m | batched | 12.5 ms | 1.50 | 2e-07 |\n<!-- end step" in tables.render(
+        text, tables.SPEED
+    )
 
 
 def test_kernels_table_has_the_fastest_of_ours() -> None:
