@@ -1,5 +1,7 @@
 #include "dtg/rmsnorm_silu.h"
 
+#include <algorithm>
+
 namespace dtg {
 namespace {
 
@@ -12,14 +14,26 @@ struct Job {
     bool with_silu;
 };
 
+// `scratch` holds kRows rows.
 template <class T>
 DTG_INLINE void norm_rows(const Job& job, std::int64_t begin, std::int64_t end, float* scratch) {
     using Storage = typename T::Storage;
-    for (std::int64_t r = begin; r < end; ++r) {
-        const Storage* __restrict x = static_cast<const Storage*>(job.x) + r * job.channels;
-        for (std::int64_t i = 0; i < job.channels; ++i) scratch[i] = T::load(x[i]);
-        rmsnorm_silu_row<T>(scratch, job.gamma, job.eps, job.with_silu,
-                            static_cast<Storage*>(job.out) + r * job.channels, job.channels);
+    const std::int64_t channels = job.channels;
+    float inverse[kRows];
+    for (std::int64_t first = begin; first < end; first += kRows) {
+        const int num = static_cast<int>(std::min<std::int64_t>(kRows, end - first));
+        const Storage* __restrict x = static_cast<const Storage*>(job.x) + first * channels;
+        for (std::int64_t i = 0; i < num * channels; ++i) scratch[i] = T::load(x[i]);
+        inverse_norms(scratch, channels, num, channels, job.eps, inverse);
+        for (int r = 0; r < num; ++r) {
+            Storage* const out = static_cast<Storage*>(job.out) + (first + r) * channels;
+            const float* const row = scratch + r * channels;
+            if (job.with_silu) {
+                scale_row<T, true>(row, job.gamma, inverse[r], out, channels);
+            } else {
+                scale_row<T, false>(row, job.gamma, inverse[r], out, channels);
+            }
+        }
     }
 }
 
@@ -40,7 +54,7 @@ void rmsnorm_silu(const void* x, const float* gamma, void* out, std::int64_t row
                   std::int64_t channels, float eps, bool with_silu, Dtype dtype, int num_threads) {
     const Job job{x, gamma, out, channels, eps, with_silu};
     const auto work = dtype == Dtype::kBFloat16 ? norm_bfloat16 : norm_float32;
-    for_rows({1, rows, channels}, num_threads,
+    for_rows({1, rows, channels}, num_threads, kRows,
              [&](std::int64_t begin, std::int64_t end, float* scratch) {
                  work(job, begin, end, scratch);
              });

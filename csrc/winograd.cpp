@@ -169,14 +169,23 @@ DTG_MULTIVERSION void tiles_in(const Input& job, std::int64_t begin, std::int64_
     }
 }
 
+// The bias to all pixels of a tile, and what their norms are to be multiplied by.
+DTG_INLINE void prepare_norms(float* __restrict pixels, const WinogradResult& r,
+                              std::int64_t channels, float* __restrict inverse) {
+    static_assert(kTile * kTile == kRows, "the norms of a tile are computed at once");
+    for (int p = 0; p < kRows; ++p) {
+        for (std::int64_t i = 0; i < channels; ++i) pixels[p * channels + i] += r.bias[i];
+    }
+    inverse_norms(pixels, channels, kRows, channels, r.eps, inverse);
+}
+
 // A pixel of a tile to its place.
-DTG_INLINE void finish(float* __restrict pixel, const WinogradResult& r, std::int64_t place,
-                       std::int64_t channels) {
+DTG_INLINE void finish(const float* __restrict pixel, const WinogradResult& r, std::int64_t place,
+                       std::int64_t channels, float inverse) {
     const float* __restrict bias = r.bias;
     float* __restrict out = r.out + place;
     if (r.gamma != nullptr) {
-        for (std::int64_t i = 0; i < channels; ++i) pixel[i] += bias[i];
-        rmsnorm_silu_row<Float32>(pixel, r.gamma, r.eps, true, out, channels);
+        scale_row<Float32, true>(pixel, r.gamma, inverse, out, channels);
     } else if (r.residual != nullptr) {
         const float* __restrict residual = r.residual + place;
         for (std::int64_t i = 0; i < channels; ++i) out[i] = pixel[i] + bias[i] + residual[i];
@@ -203,13 +212,16 @@ DTG_MULTIVERSION void tiles_out(const Output& job, std::int64_t begin, std::int6
             window_out(m, run.padded, c, static_cast<int>(run.channels - c), half, pixels,
                        run.channels);
         }
+        float inverse[kRows] = {};
+        if (r.gamma != nullptr) prepare_norms(pixels, r, run.channels, inverse);
         const std::int64_t down = std::min<std::int64_t>(kTile, r.height - top);
         const std::int64_t wide = std::min<std::int64_t>(kTile, r.width - left);
         for (std::int64_t row = 0; row < down; ++row) {
             for (std::int64_t column = 0; column < wide; ++column) {
                 const std::int64_t pixel = (frame * r.height + top + row) * r.width + left + column;
-                finish(pixels + (row * kTile + column) * run.channels, r, pixel * run.channels,
-                       run.channels);
+                const std::int64_t place = row * kTile + column;
+                finish(pixels + place * run.channels, r, pixel * run.channels, run.channels,
+                       inverse[place]);
             }
         }
     }

@@ -10,10 +10,18 @@
 
 namespace dtg {
 
-// exp(x), to 2e-7 of its value; x is limited to [-87, 88], whose exponentials are normal numbers.
+// x within [-87, 87], whose exponentials are normal numbers; nan becomes one of the ends.  On bits, as
+// the compiler makes branches of comparisons of floats, and computes all of them.
+DTG_INLINE float limited(float x) {
+    constexpr std::uint32_t kMagnitude = 0x7fffffffu, kLimit = 0x42ae0000u;  // 87
+    const std::uint32_t bits = to_bits(x);
+    return from_bits(std::min(bits & kMagnitude, kLimit) | (bits & ~kMagnitude));
+}
+
+// exp(x), to 2e-7 of its value, for x within its limits.
 DTG_INLINE float exp_of(float x) {
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    x = std::min(std::max(x, -87.0f), 88.0f);
+    x = limited(x);
     const float n = (x * 1.44269504f + kRound) - kRound;
     // x - n log(2), with log(2) in two parts of which the first times n is exact.
     const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;

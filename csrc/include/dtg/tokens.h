@@ -71,20 +71,27 @@ DTG_INLINE void layernorm_row(const float* __restrict row, const float* __restri
     }
 }
 
-// Calls work(begin, end, scratch) for ranges of rows, in parallel; scratch holds one row.
+// Calls work(begin, end, scratch) for ranges of rows, in parallel; scratch holds `held` rows, of which
+// all ranges but the last are multiples.
 template <class Work>
-void for_rows(const TokenShape& shape, int num_threads, Work work) {
+void for_rows(const TokenShape& shape, int num_threads, std::int64_t held, Work work) {
     constexpr std::int64_t kValues = 1 << 15;  // per parallel task
-    const std::int64_t per_task = std::max<std::int64_t>(1, kValues / shape.dim);
+    const std::int64_t per_task = std::max<std::int64_t>(1, kValues / shape.dim / held) * held;
     const std::int64_t num_tasks = (shape.rows() + per_task - 1) / per_task;
     const int threads = static_cast<int>(std::min<std::int64_t>(num_threads, num_tasks));
     (void)threads;  // unused where there is no OpenMP
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (std::int64_t task = 0; task < num_tasks; ++task) {
-        std::vector<float> scratch(static_cast<std::size_t>(shape.dim));
+        std::vector<float> scratch(static_cast<std::size_t>(held * shape.dim));
         const std::int64_t begin = task * per_task;
         work(begin, std::min(begin + per_task, shape.rows()), scratch.data());
     }
+}
+
+// One row at a time.
+template <class Work>
+void for_rows(const TokenShape& shape, int num_threads, Work work) {
+    for_rows(shape, num_threads, 1, work);
 }
 
 }  // namespace dtg
