@@ -171,7 +171,8 @@ def _convolution_flop(
 
 
 def measure(stage: Stage, device: torch.device, rounds: int) -> Row:
-    flop, result = (stage.flop, stage.call()) if stage.flop else counted_flop(stage.call)
+    result = stage.call()  # the first call also settles how branches are called
+    flop = stage.flop or counted_flop(stage.call)[0]
     times = [seconds(stage.call, device) for _ in range(rounds)]
     return {
         "stage": stage.name,
