@@ -204,6 +204,8 @@ class RestoreConfig:
         _one_of("color_match", self.color_match, COLOR_MATCHES)
         if self.backbone == "none" and self.sr == "none":
             raise ConfigError("backbone and sr are both none: there is nothing to do")
+        if self.backbone == "none" and self.color_match != "none":
+            raise ConfigError("color_match belongs to the refinement, and backbone is none")
         self.dtg(DTG())  # checks what concerns the sampler
 
     def dtg(self, defaults: DTG) -> DTG:

@@ -70,6 +70,11 @@ def test_every_number_and_choice_is_covered_above() -> None:
     assert {f.name for f in dataclasses.fields(DTG)} - free == set(SAMPLER)
 
 
+def test_colours_are_matched_after_a_refinement_alone() -> None:
+    with pytest.raises(ConfigError, match="backbone is none"):
+        RestoreConfig(backbone="none", color_match="adain")
+
+
 def test_a_message_tells_what_is_allowed() -> None:
     with pytest.raises(ConfigError, match="exponential, cosine, linear, constant"):
         DTG(schedule="steep")
