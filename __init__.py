@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Interrupted,
         OutOfMemory,
     )
+    from .engine.heap import keep_freed_memory
     from .engine.restorer import Restorer
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _HOME = {
     "EngineError": ".engine.errors",
     "OutOfMemory": ".engine.errors",
     "Interrupted": ".engine.errors",
+    "keep_freed_memory": ".engine.heap",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "OutOfMemory",
     "RestoreConfig",
     "Restorer",
+    "keep_freed_memory",
 ]
 
 

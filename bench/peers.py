@@ -50,6 +50,7 @@ from ..engine.branches import BranchPlan, model_key
 from ..engine.devices import resolve_device
 from ..engine.elision import Elision
 from ..engine.guidance import TiledBranches
+from ..engine.heap import keep_freed_memory
 from ..engine.media import open_reader
 from ..engine.quantize import DYNAMIC
 from ..engine.restorer import Restorer
@@ -292,6 +293,7 @@ def line(found: Row) -> str:
 
 
 def main() -> None:
+    keep_freed_memory()  # as `restore` does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where to write the JSON")

@@ -34,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.backbones.wan import facts_for
 from ..engine.devices import resolve_device, resolve_dtype
+from ..engine.heap import keep_freed_memory
 from ..engine.offload import module_bytes
 from ..engine.restorer import Restorer
 from ..engine.schedule import nodes
@@ -248,6 +249,7 @@ def rows_of(device: torch.device, options: argparse.Namespace, ceilings: Ceiling
 
 
 def main() -> None:
+    keep_freed_memory()  # as `restore` does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="of a pass")
     parser.add_argument("--part-rounds", type=int, default=2, help="of the parts of small")

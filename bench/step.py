@@ -40,6 +40,7 @@ from ..engine.devices import resolve_device, resolve_dtype
 from ..engine.elision import Elision
 from ..engine.errors import ConfigError
 from ..engine.guidance import TiledBranches
+from ..engine.heap import keep_freed_memory
 from ..engine.reuse import Reuse
 from ..engine.runtimes import RUNTIMES, on_runtime
 from ..engine.sampler import sample
@@ -185,6 +186,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    keep_freed_memory()  # as `restore` does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=("mini", *WAN))
     parser.add_argument("--rounds", type=int, default=5)

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from ..engine.heap import keep_freed_memory
 from ..engine.report import peak_memory
 from ..engine.restorer import Restorer
 from ..engine.run import Run
@@ -123,6 +124,7 @@ def growth(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
+    keep_freed_memory()  # as `restore` does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[16, 28, 52, 100])
     parser.add_argument("--widths", type=int, nargs="+", default=[96, 192, 288])

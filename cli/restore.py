@@ -11,7 +11,7 @@ import typer
 
 from ..engine.config import RestoreConfig
 from ..engine.errors import ConfigError, Interrupted
-from .heap import keep_freed_memory
+from ..engine.heap import keep_freed_memory
 from .options import with_settings
 from .progress import MODES as PROGRESS
 from .progress import make_reporter

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from dtg_restore.cli import heap
+from dtg_restore.engine import heap
 
 FAULTS = """
 import resource, sys, torch
-from dtg_restore.cli.heap import keep_freed_memory
+from dtg_restore.engine.heap import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
