@@ -47,7 +47,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..engine.branches import BranchPlan, model_key
-from ..engine.devices import resolve_device
+from ..engine.devices import fast_products, resolve_device
 from ..engine.elision import Elision
 from ..engine.guidance import TiledBranches
 from ..engine.heap import keep_freed_memory
@@ -257,21 +257,22 @@ def against_itself(options: argparse.Namespace) -> Iterator[Row]:
     with open_reader(DEMO) as reader:
         frames = torch.stack(list(islice(reader, options.frames)))
     ours = Restorer.load(backbone="mini", sr="none")
-    low = {"bf16": {"dtype": "bf16"}, "int8": {"dtype": "bf16", "weights": DYNAMIC}}
-    loaded = {name: Restorer.load(ours.config, **settings) for name, settings in low.items()}
+    fast = fast_products() if ours.device.type == "cpu" else []
     plain = Ours(ours.configure(branches="sequential"), frames)
 
     def unfused() -> Tensor:
         with patch.dict(os.environ, DTG_KERNELS="reference"):
             return plain()
 
-    runs = {
-        "whole": Ours(ours, frames),
-        "whole, elided": Ours(ours.configure(elide_tol=options.elide_tol), frames),
-        "whole, bf16": Ours(loaded["bf16"], frames),
-        "whole, bf16, elided": Ours(loaded["bf16"].configure(elide_tol=options.elide_tol), frames),
-        "whole, bf16 and int8-dynamic": Ours(loaded["int8"], frames),
-    }
+    quick = {"elide_tol": options.elide_tol}
+    runs = {"whole": Ours(ours, frames), "whole, elided": Ours(ours.configure(**quick), frames)}
+    if "bf16" in fast:
+        bf16 = Restorer.load(ours.config, dtype="bf16")
+        runs["whole, bf16"] = Ours(bf16, frames)
+        runs["whole, bf16, elided"] = Ours(bf16.configure(**quick), frames)
+    if {"bf16", "int8"} <= set(fast):
+        int8 = Restorer.load(ours.config, dtype="bf16", weights=DYNAMIC)
+        runs["whole, bf16 and int8-dynamic"] = Ours(int8, frames)
     runs["whole"]()  # settles how branches are called
     took, results = take_turns({"peer": unfused, **runs}, options.rounds, ours.device)
     for name, run in runs.items():

@@ -46,7 +46,7 @@ def test_opponent_colours() -> None:
 
 def test_matrices_made_in_inference_serve_training() -> None:
     """The cached matrices are shared by both: whichever comes first must not spoil the other."""
-    patch_blocks.matrices.cache_clear()
+    patch_blocks._made.cache_clear()
     with torch.inference_mode():
         patch_encode(torch.zeros(1, 3, 2, 8, 8), implementation="reference")
     z = rand(1, 1, 1, 1, 384).requires_grad_()
