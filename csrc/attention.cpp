@@ -58,16 +58,7 @@ class Carver {
 #pragma GCC target("avx2,fma")
 namespace avx2 {
 constexpr int kWidth = 8, kRows = 6, kPair = 1;
-using Element = float;
-using Group = float;
-typedef float Vector __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
-typedef std::int32_t Integer __attribute__((vector_size(kWidth * 4), may_alias));
-using Lanes = Vector;
-DTG_INLINE Group group(const Element* p) { return *p; }
-DTG_INLINE Lanes lanes(const Element* p) { return *reinterpret_cast<const Lanes*>(p); }
-DTG_INLINE Vector multiply_add(Vector sum, Group a, Lanes b) { return sum + a * b; }
-DTG_INLINE void store_weights(Element* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
-DTG_INLINE Element narrow(float v) { return v; }
+#include "attention_fp32.h"
 #include "attention_tile.h"
 }  // namespace avx2
 #pragma GCC pop_options
@@ -76,16 +67,7 @@ DTG_INLINE Element narrow(float v) { return v; }
 #pragma GCC target("avx512f,fma")
 namespace avx512 {
 constexpr int kWidth = 16, kRows = 12, kPair = 1;
-using Element = float;
-using Group = float;
-typedef float Vector __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
-typedef std::int32_t Integer __attribute__((vector_size(kWidth * 4), may_alias));
-using Lanes = Vector;
-DTG_INLINE Group group(const Element* p) { return *p; }
-DTG_INLINE Lanes lanes(const Element* p) { return *reinterpret_cast<const Lanes*>(p); }
-DTG_INLINE Vector multiply_add(Vector sum, Group a, Lanes b) { return sum + a * b; }
-DTG_INLINE void store_weights(Element* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
-DTG_INLINE Element narrow(float v) { return v; }
+#include "attention_fp32.h"
 #include "attention_tile.h"
 }  // namespace avx512
 #pragma GCC pop_options
