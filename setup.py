@@ -22,8 +22,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 PACKAGE, RECORD = "dtg_restore", "_C.txt"
 SUBPACKAGES = ["bench", "cli", "engine", "engine.backbones", "engine.backbones.families"]
-SUBPACKAGES += ["engine.codecs", "engine.media", "engine.runtimes", "engine.sr", "engine.text"]
-SUBPACKAGES += ["export", "kernels", "kernels.triton"]
+SUBPACKAGES += ["engine.bundle", "engine.codecs", "engine.media", "engine.runtimes", "engine.sr"]
+SUBPACKAGES += ["engine.text", "export", "kernels", "kernels.triton"]
 
 
 FOLDERS = {PACKAGE: "."} | {f"{PACKAGE}.{n}": n.replace(".", "/") for n in SUBPACKAGES}

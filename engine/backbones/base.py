@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,16 @@ from ..config import DTG, RestoreConfig
 from ..schedule import Node
 from ..text.embeds import PromptSource
 from .attention import Attend
+
+
+class Bucket(NamedTuple):
+    """A shape that compiled engines exist for: a tile in frames and pixels, and the numbers of
+    samples in one call, in rising order."""
+
+    frames: int
+    height: int
+    width: int
+    batches: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,7 @@ class BackboneFacts:
     can_wait : whether weights may wait on the host or be quantised (`offload`, `weights`).
     cycle : nodes of a run after which it cuts x into the same blocks again; 1 where it always does.
     experts : the times from which on each of the transformers is used; they are of one size.
+    buckets : the shapes that it is compiled for, the preferred one first; empty: it takes any.
     chunk, overlap, tile, tile_overlap, tile_batch : what the planner takes unless told otherwise,
         in frames and pixels.
     defaults : the guidance settings that suit it.
@@ -59,6 +70,7 @@ class BackboneFacts:
     cycle: int = 1
     experts: tuple[float, ...] = (0.0,)
     head_dim: int | None = None
+    buckets: tuple[Bucket, ...] = ()
 
     @property
     def multiple_of(self) -> tuple[int, int]:

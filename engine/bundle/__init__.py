@@ -1,0 +1,1 @@
+"""Engine bundles: compiled models in a folder, opened and run.  `export` makes them."""
