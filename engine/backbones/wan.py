@@ -107,7 +107,7 @@ class WanBackbone:
         grid = torch.tensor([times[branch] for branch in BRANCHES], device=self.device)
         tables = {}
         for expert in used:
-            network = self._network(expert)
+            network = self.network(expert)
             with network.on_device():
                 tables[expert] = network.table(grid, text)
         return WanContext(self._networks, tables, chosen)
@@ -128,7 +128,8 @@ class WanBackbone:
     def _expert_at(self, t: float) -> int:
         return max(i for i, expert in enumerate(self._experts) if t >= expert.t_from)
 
-    def _network(self, expert: int) -> WanDiT:
+    def network(self, expert: int) -> WanDiT:
+        """The transformer of one expert, read when it is first asked for."""
         if expert not in self._networks:
             self._networks[expert] = read(
                 self._experts[expert], self._config, self.device, self._dtype
