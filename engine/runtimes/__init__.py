@@ -6,7 +6,6 @@ from ..backbones.base import Backbone
 from ..config import RestoreConfig
 from ..errors import ConfigError
 from ..registry import Entry, Registry
-from .engines import ENGINES
 
 RUNTIMES = Registry(
     "runtime",
@@ -16,29 +15,14 @@ RUNTIMES = Registry(
     ],
 )
 
-# Compiled runtimes whose calls are not part of a recording; those of TensorRT are.
-UNRECORDED = {
-    **dict.fromkeys(
-        ("ort", "onnx", "ort-tensorrt"),
-        "ONNX Runtime takes memory and waits for the device as it sees fit",
-    ),
-    "aot": "calls of AOTInductor have not been tried within a recording",
-}
-
 
 def on_runtime(config: RestoreConfig, backbone: Backbone) -> Backbone:
     """`backbone` behind the same contract, executed by the runtime that `config` names.
 
-    "auto" is graph on a GPU with all weights on it, else eager; a compiled backbone is executed by
-    its engines, and "auto" records their calls where that can be done.  ConfigError for an unknown
-    one, or one that cannot execute the backbone.
+    "auto" is graph on a GPU with all weights on it, else eager.  ConfigError for an unknown one, or
+    one that cannot execute the backbone.
     """
-    compiled = backbone.facts.runtime != "eager"
-    if config.runtime in ENGINES and not compiled:
-        raise ConfigError(
-            f"runtime is {config.runtime!r}: it executes bundles, which `dtg-restore export` makes"
-        )
-    entry = RUNTIMES.get("eager" if compiled or config.runtime == "auto" else config.runtime)
+    entry = RUNTIMES.get("eager" if config.runtime == "auto" else config.runtime)
     reasons = _no_graph(config, backbone)
     if config.runtime == "auto" and not reasons:
         entry = RUNTIMES.get("graph")
@@ -54,6 +38,4 @@ def _no_graph(config: RestoreConfig, backbone: Backbone) -> list[str]:
         reasons.append(f"it needs a GPU, and the device is {backbone.device}")
     if config.offload != "none":
         reasons.append(f"with offload {config.offload} the weights do not stay where they are")
-    if backbone.facts.runtime in UNRECORDED:
-        reasons.append(UNRECORDED[backbone.facts.runtime])
     return reasons

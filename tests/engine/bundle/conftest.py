@@ -106,7 +106,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, weights: Path, sr_weights: 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("bundle")
     backbone, sr = load_mini(weights, CPU, torch.float32), load_sr(sr_weights)
-    stages = [*backbone_stages(backbone, BUCKETS), sr_stage(sr, 16, 16)]
+    stages = [*backbone_stages(backbone, BUCKETS), sr_stage(sr)]
     facts = replace(backbone.facts, buckets=BUCKETS, chunk=4, tile=(24, 16))
     models = {
         "backbone": {
