@@ -40,9 +40,8 @@ def _backbone(
     backbone = load_backbone(recipe.config, recipe.device, recipe.dtype)
     if recipe.prompts is not None:
         write_embeds(folder / PROMPTS, *recipe.prompts)
-    models["backbone"] = backbone_model(backbone) | {
+    models["backbone"] = backbone_model(backbone, recipe.text_tokens) | {
         "facts": to_json(facts),
-        "text_tokens": recipe.text_tokens,
         "prompts": None if recipe.prompts is None else PROMPTS,
         "source": recipe.sources["backbone"].describe(),
     }

@@ -24,8 +24,8 @@ from ..engine.sr import sr_facts
 from ..engine.text.embeds import Embeds
 from ..engine.tiling import round_up
 from .request import OPSETS, ExportRequest
+from .stages import EXPORTED
 
-FAMILIES = ("mini", "wan")  # that can be exported
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ def _config(request: ExportRequest, device: str, dtype: str) -> RestoreConfig:
 
 def _located(request: ExportRequest) -> Located:
     found = locate(request.backbone)
-    if found.family not in FAMILIES:
+    if found.family not in EXPORTED:
         raise EngineError(
             f"{request.backbone} is of the family {found.family}, which has no export: those that "
-            f"have one are {', '.join(FAMILIES)}"
+            f"have one are {', '.join(EXPORTED)}"
         )
     if found.family == "mini":
         for name, served in (("vae", "auto"), ("vae_tile", None), ("prompt_embeds", None)):

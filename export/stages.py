@@ -39,8 +39,8 @@ def backbone_stages(
     raise no_export(backbone)
 
 
-def backbone_model(backbone: Backbone) -> dict[str, Any]:
-    """What a manifest says of a backbone; errors as `backbone_stages`."""
+def backbone_model(backbone: Backbone, text_tokens: int | None = None) -> dict[str, Any]:
+    """What a manifest says of a backbone; parameters and errors as those of `backbone_stages`."""
     if isinstance(backbone, MiniBackbone):
         return {
             "family": "mini",
@@ -49,7 +49,7 @@ def backbone_model(backbone: Backbone) -> dict[str, Any]:
             "text_tokens": None,
         }
     if isinstance(backbone, WanBackbone):
-        return wan.model(backbone, TEXT_TOKENS)
+        return wan.model(backbone, text_tokens or TEXT_TOKENS)
     raise no_export(backbone)
 
 
