@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, KeyValue, Linear, layernorm_modulate, rope_3d
+from .blocks import Block, KeyValue, Linear, Rope, layernorm_modulate, rope_3d
 
 BRANCHES = ("cond", "uncond")
 
@@ -99,9 +99,18 @@ class DiT(nn.Module):
         final = self.scale_shift_table.float() + embedding[:, None]
         return torch.stack(modulation), final, tuple(keys_values)
 
-    def tokens(self, z: Tensor, grid: tuple[int, int, int], condition: Conditioning) -> Tensor:
-        """Tokens z (B, N, C_in), N a grid of (t, h, w), to (B, N, C_out), fp32."""
-        rope = rope_3d(*grid, self.head_dim, z.device)
+    def tokens(
+        self,
+        z: Tensor,
+        grid: tuple[int, int, int],
+        condition: Conditioning,
+        rope: Rope | None = None,
+    ) -> Tensor:
+        """Tokens z (B, N, C_in), N a grid of (t, h, w), to (B, N, C_out), fp32.
+
+        `rope` are the grid's rotary tables, for callers that hold them.
+        """
+        rope = rope or rope_3d(*grid, self.head_dim, z.device)
         x = self.patch_embedding(z.to(self.patch_embedding.weight.dtype))  # (B, N, D)
         for block, modulation, keys_values in zip(
             self.sequence,
