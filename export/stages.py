@@ -1,0 +1,54 @@
+"""The stages of whatever can be exported, and what a bundle's manifest says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..engine.backbones.base import Backbone, Bucket
+from ..engine.backbones.mini import PHASES, TAGS, MiniBackbone
+from ..engine.errors import EngineError
+from . import mini
+from .sr import sr_stage
+from .stage import Stage
+
+__all__ = ["backbone_model", "backbone_stages", "no_export", "sr_stage"]
+
+EXPORTED = ("mini",)
+
+
+def backbone_stages(
+    backbone: Backbone, buckets: Sequence[Bucket], text_tokens: int | None = None
+) -> Iterator[Stage]:
+    """The stages of a backbone, one after the other, so that one at a time takes memory.
+
+    Parameters
+    ----------
+    buckets : tiles in frames and pixels, each with the numbers of samples of a call.
+    text_tokens : of a prompt, where the backbone takes text.
+
+    Raises
+    ------
+    EngineError : the backbone has no export; the message lists those that have.
+    """
+    if isinstance(backbone, MiniBackbone):
+        return mini.stages(backbone, buckets)
+    raise no_export(backbone)
+
+
+def backbone_model(backbone: Backbone) -> dict[str, Any]:
+    """What a manifest says of a backbone; errors as `backbone_stages`."""
+    if isinstance(backbone, MiniBackbone):
+        return {
+            "family": "mini",
+            "phases": [list(phase) for phase in PHASES],
+            "tags": list(TAGS),
+            "text_tokens": None,
+        }
+    raise no_export(backbone)
+
+
+def no_export(backbone: Backbone) -> EngineError:
+    return EngineError(
+        f"{backbone.facts.name} has no export: those that have one are {', '.join(EXPORTED)}"
+    )
