@@ -135,7 +135,7 @@ class WanBackbone:
         return read(self._experts[expert], config, self.device, self._dtype)
 
     def network(self, expert: int) -> WanDiT:
-        """The transformer of one expert, read when it is first asked for."""
+        """That of an expert, read when it is first asked for."""
         if expert not in self._networks:
             self._networks[expert] = read(
                 self._experts[expert], self._config, self.device, self._dtype

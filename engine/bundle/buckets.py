@@ -38,9 +38,12 @@ def _tiles(config: RestoreConfig, facts: BackboneFacts, whole: Size) -> Iterator
         yield None
         return
     multiple = facts.multiple_of[1]
-    asked = [round_up(side, multiple) or all_of for side, all_of in zip(config.tile, whole)]
-    yield asked[0], asked[1]
-    yield min(asked[0], whole[0]), min(asked[1], whole[1])
+    width, height = (
+        round_up(side, multiple) or whole_side
+        for side, whole_side in zip(config.tile, whole, strict=True)
+    )
+    yield width, height
+    yield min(width, whole[0]), min(height, whole[1])
 
 
 def listed(buckets: Iterable[Bucket]) -> str:

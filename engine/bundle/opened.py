@@ -1,4 +1,4 @@
-"""A bundle on this machine: proved to be whole and to fit, its engines opened when they are used."""
+"""A bundle on this machine, proved to be whole and to fit; its engines open as they are used."""
 
 from __future__ import annotations
 
