@@ -34,6 +34,7 @@ from ..engine.config import RestoreConfig
 from ..engine.quantize import DYNAMIC
 from ..engine.schedule import nodes
 from ..export import velocity
+from ..export.mini import velocity_stage
 from ..export.onnx import export_backbone
 from .peers import row, take_turns
 from .provenance import provenance
@@ -66,6 +67,10 @@ class Pass:
     def __call__(self) -> Tensor:
         return self.backbone.velocity(self.x, self.t, self.condition)
 
+    def graph(self) -> torch.nn.Module:
+        batch, _, frames, height, width = self.x.shape
+        return velocity_stage(self.backbone, (batch, frames, height, width)).module
+
     def named(self) -> dict[str, Tensor]:
         return velocity.flatten(self.x, self.t, self.condition)
 
@@ -79,13 +84,13 @@ def plain(work: Pass) -> Call:
 
 
 def compiled(work: Pass) -> Call:
-    graph = torch.compile(velocity.VelocityGraph(work.backbone.network).eval())
+    graph = torch.compile(work.graph())
     inputs = tuple(work.named().values())
     return lambda: graph(*inputs)
 
 
 def ahead_of_time(work: Pass, folder: Path) -> Call:
-    graph = velocity.VelocityGraph(work.backbone.network).eval()
+    graph = work.graph()
     inputs = tuple(t.contiguous() for t in work.named().values())
     program = torch.export.export(graph, inputs)
     package = torch._inductor.aoti_compile_and_package(

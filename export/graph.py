@@ -1,4 +1,4 @@
-"""From a module to a checked ONNX file, and what is written beside the graph."""
+"""From a stage to a checked ONNX file, and what is written beside the graph."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import __version__
 from ..engine.errors import ConfigError, EngineError
 from ..engine.media.atomic import AtomicFile
+from ..engine.runtimes.base import TensorSpec
+from .stage import Artefact, OpenAxis, Stage
 
 # The lowest opset in which GELU is one op, hence the one that most versions of a runtime read:
 # TensorRT documents 9 to 24 for 10.15 and 9 to 25 for 11.  From 23 on attention and RMSNorm are
 # single ops, too.
 OPSET, NEWEST_OPSET = 20, 23
-LARGEST = 2**31 - 2**24  # bytes of weights in one file; protobuf ends at 2 GiB
+EXTERNAL = 2**30  # bytes of weights from which on they lie beside the graph; protobuf ends at 2 GiB
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
@@ -32,12 +36,17 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     `kind`, `name`, `facts` and `shape` (JSON), `precision`, `weights_sha256`; `scale` for SR,
     `config` (JSON) for a backbone.  EngineError where the file is no ONNX file.
     """
+    proto = read_graph(path)
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def read_graph(path: str | os.PathLike) -> Any:
+    """The ModelProto of a file, without weights that lie beside it; EngineError for others."""
     onnx = _require("onnx")
     try:
-        proto = onnx.load(os.fspath(path), load_external_data=False)
+        return onnx.load(os.fspath(path), load_external_data=False)
     except Exception as error:  # protobuf's own classes differ between its implementations
         raise EngineError(f"{os.fspath(path)} is no ONNX file: {error}") from error
-    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -60,53 +69,83 @@ def origin(network: nn.Module, dtype: torch.dtype) -> dict[str, str]:
     return {"precision": precision, "weights_sha256": weights_sha256(network)}
 
 
-def trace(
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    names: Sequence[str],
-    output: str,
-    opset: int,
-    free: tuple[dict[int, Any], ...] | None = None,
-) -> Any:
-    """The module as a ModelProto; `free` names the open axes of each input, where there are any."""
+def write(
+    stage: Stage, path: Path, opset: int, external: bool | None, metadata: Mapping[str, str]
+) -> Artefact:
+    """The stage as the file `path`, checked; see `onnx.to_onnx`."""
+    onnx = _require("onnx")
+    program = _trace(stage, opset)
+    program.save(path, external_data=_is_large(stage.module) if external is None else external)
+    proto = read_graph(path)
+    _strip(proto)
+    _name_axes(proto, stage)
+    proto.producer_name, proto.producer_version = "dtg-restore", __version__
+    onnx.helper.set_model_props(proto, dict(metadata))
+    content = proto.SerializeToString(deterministic=True)
+    path.write_bytes(content)
+    try:
+        onnx.checker.check_model(os.fspath(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise EngineError(f"the exported graph is not valid ONNX: {error}") from error
+    data = data_file(path)
+    files = (path.name, data.name) if data.exists() else (path.name,)
+    inputs, outputs = _specs(proto.graph.input), _specs(proto.graph.output)
+    return Artefact(files, inputs, outputs, hashlib.sha256(content).hexdigest())
+
+
+def data_file(path: Path) -> Path:
+    """Where the weights of a graph lie, if not in it."""
+    return path.with_name(path.name + ".data")
+
+
+def _trace(stage: Stage, opset: int) -> Any:
+    """The stage as an ONNXProgram of torch."""
     if not OPSET <= opset <= NEWEST_OPSET:
         raise ConfigError(f"opset must be in {OPSET} .. {NEWEST_OPSET}, not {opset}")
-    if sum(t.numel() * t.element_size() for t in module.state_dict().values()) > LARGEST:
-        raise EngineError("the weights exceed the 2 GiB that one ONNX file can hold")
-    for package in ("onnx", "onnxscript"):  # the exporter of torch is built on the second
-        _require(package)
+    _require("onnxscript")  # the exporter of torch is built on it
     with torch.no_grad(), _quiet():
-        # Fills the caches of constant tables, so that the trace finds constants.  Filled by the
-        # trace, they would keep its tensors without values, and eager calls would break.
-        module(*inputs)
         try:
             program = torch.onnx.export(
-                module,
-                inputs,
+                stage.module,
+                tuple(stage.inputs.values()),
                 dynamo=True,
                 opset_version=opset,
-                input_names=list(names),
-                output_names=[output],
-                dynamic_shapes=free,
+                input_names=list(stage.inputs),
+                output_names=list(stage.outputs),
+                dynamic_shapes=dynamic_shapes(stage),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
             raise EngineError(f"torch cannot export this network to ONNX: {error}") from error
     assert program is not None  # None is the answer of the old exporter
-    return program.model_proto
+    return program
 
 
-def save(proto: Any, path: Path, metadata: dict[str, str]) -> None:
-    """Check the graph and write it with its metadata."""
-    onnx = _require("onnx")
-    _strip(proto)
-    proto.producer_name, proto.producer_version = "dtg-restore", __version__
-    onnx.helper.set_model_props(proto, metadata)
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EngineError(f"the exported graph is not valid ONNX: {error}") from error
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+def dynamic_shapes(stage: Stage) -> tuple[dict[int, Any], ...] | None:
+    """The open axes of each input in the form of `torch.export`; None where there are none."""
+    if not stage.open_axes:
+        return None
+    dims: dict[str, Any] = {}
+    for axis in chain.from_iterable(axes.values() for axes in stage.open_axes.values()):
+        low, high = axis.low // axis.multiple, axis.high // axis.multiple
+        if axis.multiple == 1:
+            dims[axis.name] = torch.export.Dim(axis.name, min=low, max=high)
+        else:
+            parts = torch.export.Dim(_parts(axis), min=low, max=high)
+            dims[axis.name] = axis.multiple * parts
+    return tuple(
+        {place: dims[axis.name] for place, axis in stage.open_axes.get(name, {}).items()}
+        for name in stage.inputs
+    )
+
+
+def _parts(axis: OpenAxis) -> str:
+    return f"{axis.name}_parts"
+
+
+def _is_large(module: nn.Module) -> bool:
+    weights = chain(module.parameters(), module.buffers())
+    return sum(tensor.nbytes for tensor in weights) > EXTERNAL
 
 
 def _strip(proto: Any) -> None:
@@ -123,12 +162,49 @@ def _strip(proto: Any) -> None:
         initializer.ClearField("metadata_props")
 
 
+def _name_axes(proto: Any, stage: Stage) -> None:
+    """Name open axes as the stage does, also where torch knows them as a product."""
+    names = {
+        f"{axis.multiple}*{_parts(axis)}": axis.name
+        for axes in stage.open_axes.values()
+        for axis in axes.values()
+    }
+    graph = proto.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+
+
+def _specs(values: Any) -> dict[str, TensorSpec]:
+    specs = {}
+    for value in values:
+        kind = value.type.tensor_type
+        shape = tuple(dim.dim_param or dim.dim_value for dim in kind.shape.dim)
+        specs[value.name] = TensorSpec(shape, _torch_name(kind.elem_type))
+    return specs
+
+
+def _torch_name(element_type: int) -> str:
+    """The name that torch has for a type of ONNX."""
+    onnx = _require("onnx")
+    name = onnx.TensorProto.DataType.Name(element_type).lower()
+    return {"float": "float32", "float8e4m3fn": "float8_e4m3fn"}.get(name, name)
+
+
 @contextmanager
 def writing(path: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it at the end, removed on any failure."""
+    """A file of the same name in a temporary folder beside it, renamed to `path` at the end, with
+    weights that lie beside it; removed on any failure."""
     file = AtomicFile(os.fspath(path), overwrite)
     try:
-        yield file.path
+        prefix = f".{file.target.stem}."
+        with TemporaryDirectory(dir=file.target.parent, prefix=prefix) as folder:
+            partial = Path(folder) / file.target.name
+            yield partial
+            os.replace(partial, file.path)
+            if data_file(partial).exists():
+                os.replace(data_file(partial), data_file(file.target))
     except BaseException:
         file.abort()
         raise
@@ -145,6 +221,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", "# The axis name")  # several inputs share one
             yield
     finally:
         logger.setLevel(level)

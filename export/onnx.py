@@ -5,16 +5,40 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-
-import torch
+from pathlib import Path
 
 from ..engine.backbones.base import Backbone
 from ..engine.backbones.mini import MiniBackbone
-from ..engine.errors import ConfigError, EngineError
+from ..engine.errors import ConfigError
 from ..engine.sr.base import SuperResolver
-from ..engine.sr.frames import FrameSR
-from . import velocity
-from .graph import OPSET, origin, save, trace, writing
+from . import mini
+from .graph import OPSET, origin, write, writing
+from .sr import single_frames, upscale_stage
+from .stage import Artefact, Stage
+from .stages import no_export
+
+
+def to_onnx(
+    stage: Stage, folder: Path, opset: int = OPSET, *, external: bool | None = None
+) -> Artefact:
+    """Write a stage as `<name>.onnx`, checked; a file of that name is replaced.
+
+    The same stage gives the same bytes, on any machine with the same versions of torch and
+    onnxscript.
+
+    Parameters
+    ----------
+    opset : ONNX opset, 20 to 23.
+    external : whether the weights lie beside the graph, in `<name>.onnx.data`; None: where they
+        exceed 1 GiB.
+
+    Raises
+    ------
+    ConfigError : the opset is out of range.
+    EngineError : ONNX is not installed, or the stage cannot be exported.
+    """
+    path = folder / f"{stage.name}.onnx"
+    return write(stage, path, opset, external, {"component": stage.name})
 
 
 def export_sr(
@@ -45,15 +69,8 @@ def export_sr(
     EngineError : ONNX is not installed, or the network cannot be exported.
     InputError : `path` cannot be written.
     """
-    if not isinstance(model, FrameSR):
-        raise EngineError(f"{model.facts.name} is no network that sees single frames: not exported")
-    m, smallest = model.facts.multiple_of, 2 if dynamic else 1  # a traced size of 1 stays constant
-    if min(height, width) < smallest or height % m or width % m:
-        raise ConfigError(
-            f"height and width must be multiples of {m}, at least {smallest}: {height} x {width}"
-        )
-    x = torch.zeros(1, 3, height, width, device=model.device)
-    free = ({2: torch.export.Dim("height"), 3: torch.export.Dim("width")},) if dynamic else None
+    model = single_frames(model)
+    stage = upscale_stage(model, height, width, dynamic)
     metadata = {
         "kind": "sr",
         "name": model.facts.name,
@@ -62,9 +79,8 @@ def export_sr(
         "shape": json.dumps({"height": height, "width": width, "dynamic": dynamic}),
     }
     with writing(path, overwrite) as partial:
-        proto = trace(model.module, (x,), ("frames",), "upscaled", opset, free)
         dtype = next(model.module.parameters()).dtype
-        save(proto, partial, metadata | origin(model.module, dtype))
+        write(stage, partial, opset, None, metadata | origin(model.module, dtype))
 
 
 def export_backbone(
@@ -75,10 +91,11 @@ def export_backbone(
     frames: int,
     height: int,
     width: int,
+    dynamic: bool = False,
     opset: int = OPSET,
     overwrite: bool = False,
 ) -> None:
-    """Write the velocity of `mini` at one shape; inputs and output as in `velocity.flatten`.
+    """Write the velocity of a backbone; inputs and output as in `velocity.flatten`.
 
     The graph serves every step and both branches: times, modulation, keys and values are inputs,
     and the phase of the block grid is a roll outside it (`velocity.flatten`, `velocity.unroll`).
@@ -89,6 +106,8 @@ def export_backbone(
     path : file to write; appears complete or not at all.
     batch : samples of one call: tiles times branches.
     frames, height, width : of a tile in pixels, multiples of the backbone's `multiple_of`.
+    dynamic : leave all four open, at least 2 of the samples and the blocks of each side; they are
+        then an example.
     opset : ONNX opset, 20 to 23.
     overwrite : replace an existing file.
 
@@ -99,7 +118,7 @@ def export_backbone(
     InputError : `path` cannot be written.
     """
     if not isinstance(backbone, MiniBackbone):
-        raise EngineError(f"{backbone.facts.name} has no export to ONNX")
+        raise no_export(backbone)
     m, n = backbone.facts.multiple_of
     sizes = {"batch": batch, "frames": frames, "height": height, "width": width}
     if min(sizes.values()) < 1 or frames % m or height % n or width % n:
@@ -112,11 +131,9 @@ def export_backbone(
         "name": backbone.facts.name,
         "facts": json.dumps(asdict(backbone.facts)),
         "config": json.dumps(network.describe()),
-        "shape": json.dumps(sizes),
+        "shape": json.dumps(sizes | {"dynamic": dynamic}),
     }
+    stage = mini.velocity_stage(backbone, (batch, frames, height, width), dynamic)
     with writing(path, overwrite) as partial:
-        inputs = velocity.example(backbone, (batch, frames, height, width))
-        graph = velocity.VelocityGraph(network).eval()
-        proto = trace(graph, inputs, velocity.INPUTS, velocity.OUTPUT, opset)
         dtype = network.patch_embedding.weight.dtype  # the preconditioning is fp32 always
-        save(proto, partial, metadata | origin(network, dtype))
+        write(stage, partial, opset, None, metadata | origin(network, dtype))

@@ -13,12 +13,13 @@ from ..engine.runtimes.base import TensorSpec
 
 class OpenAxis(NamedTuple):
     """An axis whose size is left open; axes of one name are of one size.  `low` and `high` are
-    inclusive, `typical` is what a compiler optimises for."""
+    inclusive, `typical` is what a compiler optimises for; all sizes are multiples of `multiple`."""
 
     name: str
     low: int
     typical: int
     high: int
+    multiple: int = 1
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.backbones.dit import Conditioning
-from ..engine.backbones.mini import MiniBackbone, MiniDiT
-from ..engine.codecs.patch import COLOURS, Phase
+from ..engine.backbones.mini import MiniDiT
+from ..engine.codecs.patch import BLOCK, Phase
 
 INPUTS = ("x", "t", "modulation", "final", "keys", "values")
 OUTPUT = "v"
@@ -25,17 +25,21 @@ PIXEL_AXES = (2, 3, 4)  # of (B, C, T, H, W)
 
 
 class VelocityGraph(nn.Module):
-    """v_0 (B, 3, T, H, W) of `INPUTS`; keys and values of all layers are stacked."""
+    """v_0 (B, 3, T, H, W) of `INPUTS`; keys and values of all layers are stacked.
 
-    def __init__(self, network: MiniDiT):
+    `rotary` gives the tables of a grid of tokens, see `export.rotary`.
+    """
+
+    def __init__(self, network: MiniDiT, rotary: nn.Module):
         super().__init__()
-        self.network = network
+        self.network, self.rotary = network, rotary
 
     def forward(
         self, x: Tensor, t: Tensor, modulation: Tensor, final: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
+        grid = (size // block for size, block in zip(x.shape[2:], BLOCK, strict=True))
         pairs = tuple(zip(keys.unbind(0), values.unbind(0), strict=True))
-        return self.network(x, t, Conditioning(modulation, final, pairs))
+        return self.network(x, t, Conditioning(modulation, final, pairs), self.rotary(*grid))
 
 
 def flatten(x: Tensor, t: Tensor, condition: Conditioning) -> dict[str, Tensor]:
@@ -60,14 +64,3 @@ def flatten(x: Tensor, t: Tensor, condition: Conditioning) -> dict[str, Tensor]:
 def unroll(v: Tensor, phase: Phase) -> Tensor:
     """The graph's output where the pixels are; new memory, as a backbone must return."""
     return v.roll(list(phase), dims=PIXEL_AXES)
-
-
-@torch.no_grad()
-def example(backbone: MiniBackbone, size: tuple[int, int, int, int]) -> tuple[Tensor, ...]:
-    """Inputs of the shapes and types that the graph has for `size` (B, T, H, W)."""
-    batch, *pixels = size
-    x = torch.zeros(batch, COLOURS, *pixels, device=backbone.device)
-    t = torch.full((batch,), 0.5, device=backbone.device)
-    tags = torch.zeros(batch, dtype=torch.long, device=backbone.device)
-    named = flatten(x, t, backbone.network.condition(t, tags))
-    return tuple(named[name].contiguous() for name in INPUTS)

@@ -6,7 +6,7 @@ Parameter names are those of diffusers' `WanTransformer3DModel`, so that its sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -33,14 +33,23 @@ def rope_3d(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope
     return (_make_rope if torch.compiler.is_compiling() else _made_rope)(t, h, w, head_dim, device)
 
 
-@torch.inference_mode(False)  # a kept inference tensor would refuse to take part in training
-def _make_rope(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope:
+def rope_frequencies(head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The angle between neighbours in time, rows and columns, of each pair of channels; fp64."""
     spatial = 2 * (head_dim // 6)
-    axes = []
-    for size, dim in ((t, head_dim - 2 * spatial), (h, spatial), (w, spatial)):
-        frequency = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-        axes.append(torch.arange(size, dtype=torch.float64)[:, None] * frequency)
-    angles = torch.cat(
+    t, h, w = (
+        10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        for dim in (head_dim - 2 * spatial, spatial, spatial)
+    )
+    return t, h, w
+
+
+def rope_angles(t: int, h: int, w: int, frequencies: Sequence[Tensor]) -> Tensor:
+    """The angles of a (t, h, w) grid of tokens, (t h w, head_dim / 2), in the type of these."""
+    axes = [
+        torch.arange(size, dtype=frequency.dtype, device=frequency.device)[:, None] * frequency
+        for size, frequency in zip((t, h, w), frequencies, strict=True)
+    ]
+    return torch.cat(
         [
             axes[0][:, None, None].expand(t, h, w, -1),
             axes[1][None, :, None].expand(t, h, w, -1),
@@ -48,6 +57,11 @@ def _make_rope(t: int, h: int, w: int, head_dim: int, device: torch.device) -> R
         ],
         dim=-1,
     ).reshape(t * h * w, -1)
+
+
+@torch.inference_mode(False)  # a kept inference tensor would refuse to take part in training
+def _make_rope(t: int, h: int, w: int, head_dim: int, device: torch.device) -> Rope:
+    angles = rope_angles(t, h, w, rope_frequencies(head_dim))
     return angles.cos().float().to(device), angles.sin().float().to(device)
 
 

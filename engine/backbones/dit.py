@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, KeyValue, Linear, layernorm_modulate, rope_3d
+from .blocks import Block, KeyValue, Linear, Rope, layernorm_modulate, rope_3d
 
 BRANCHES = ("cond", "uncond")
 
@@ -25,13 +25,15 @@ class Conditioning(NamedTuple):
 
     `modulation` is (depth, B, 6, D) and `final` (B, 2, D), fp32; B may be 1.  `keys_values` has one
     pair a layer, (R, heads, L, head_dim) each: R rows of consecutive samples share a row.  `phase`
-    is the shift of the block grid, where a backbone has one.
+    is the shift of the block grid, where a backbone has one, `rope` the rotary tables, where they
+    are not made of the grid.
     """
 
     modulation: Tensor
     final: Tensor
     keys_values: tuple[KeyValue, ...]
     phase: tuple[int, int, int] = (0, 0, 0)
+    rope: Rope | None = None
 
 
 class Table(NamedTuple):
@@ -101,7 +103,7 @@ class DiT(nn.Module):
 
     def tokens(self, z: Tensor, grid: tuple[int, int, int], condition: Conditioning) -> Tensor:
         """Tokens z (B, N, C_in), N a grid of (t, h, w), to (B, N, C_out), fp32."""
-        rope = rope_3d(*grid, self.head_dim, z.device)
+        rope = condition.rope or rope_3d(*grid, self.head_dim, z.device)
         x = self.patch_embedding(z.to(self.patch_embedding.weight.dtype))  # (B, N, D)
         for block, modulation, keys_values in zip(
             self.sequence,

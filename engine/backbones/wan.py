@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -107,7 +108,7 @@ class WanBackbone:
         grid = torch.tensor([times[branch] for branch in BRANCHES], device=self.device)
         tables = {}
         for expert in used:
-            network = self._network(expert)
+            network = self.network(expert)
             with network.on_device():
                 tables[expert] = network.table(grid, text)
         return WanContext(self._networks, tables, chosen)
@@ -128,7 +129,13 @@ class WanBackbone:
     def _expert_at(self, t: float) -> int:
         return max(i for i, expert in enumerate(self._experts) if t >= expert.t_from)
 
-    def _network(self, expert: int) -> WanDiT:
+    def read_network(self, expert: int) -> WanDiT:
+        """That of an expert, all of it on the device and in the caller's hands alone."""
+        config = replace(self._config, offload="none")
+        return read(self._experts[expert], config, self.device, self._dtype)
+
+    def network(self, expert: int) -> WanDiT:
+        """That of an expert, read when it is first asked for."""
         if expert not in self._networks:
             self._networks[expert] = read(
                 self._experts[expert], self._config, self.device, self._dtype

@@ -37,22 +37,21 @@ class WanDiT(DiT):
         self.config = config
         self.condition_embedder = ConditionEmbedder(config)
 
-    def table(self, times: Tensor, text: Tensor) -> Table:
-        """The conditioning at `times` (branches, nodes) under `text` (branches, L, text_dim)."""
-        embedder, shape = self.condition_embedder, times.shape
-        time = embedder.time_embedder
-        time_made = embed_time(
-            times.flatten(),
-            self.config.frequency_dim,
-            time.linear_1,
-            time.linear_2,
-            embedder.time_proj,
-        )
-        mlp = embedder.text_embedder
+    def condition(self, t: Tensor, text: Tensor) -> Conditioning:
+        """What passes at times t (n,) under text (R, L, text_dim) need."""
+        embedder, frequency_dim = self.condition_embedder, self.config.frequency_dim
+        time, mlp = embedder.time_embedder, embedder.text_embedder
+        made = embed_time(t, frequency_dim, time.linear_1, time.linear_2, embedder.time_proj)
         tokens = text.to(mlp.linear_1.weight.dtype)
         tokens = mlp.linear_2(F.gelu(mlp.linear_1(tokens), approximate="tanh"))
-        blocks, final, keys_values = self.constants(*time_made, tokens)
-        return Table(blocks.unflatten(1, shape), final.unflatten(0, shape), keys_values)
+        return Conditioning(*self.constants(*made, tokens))
+
+    def table(self, times: Tensor, text: Tensor) -> Table:
+        """The conditioning at `times` (branches, nodes) under `text` (branches, L, text_dim)."""
+        made, shape = self.condition(times.flatten(), text), times.shape
+        return Table(
+            made.modulation.unflatten(1, shape), made.final.unflatten(0, shape), made.keys_values
+        )
 
     def forward(self, x: Tensor, condition: Conditioning) -> Tensor:
         """v (B, C, t, h, w), fp32; t, h and w are multiples of the patch."""

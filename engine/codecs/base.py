@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,25 @@ class CodecFacts:
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of that many frames, which must obey the frame rule."""
         return (num_frames - 1) // self.frames + 1 if self.causal else num_frames // self.frames
+
+
+# What a network remembers of one stream; its keys are the network's own business.
+Memory = dict[Any, Tensor]
+
+
+class Vae(Protocol):
+    """The network of a streaming codec: it takes one slice of a clip after the other.
+
+    A new stream begins with an empty `memory`, which the network fills.
+    """
+
+    def encode(self, pixels: Tensor, memory: Memory) -> Tensor:
+        """Frames (n, 3, H, W) to latent frames (m, C, h, w)."""
+        ...
+
+    def decode(self, z: Tensor, memory: Memory) -> Tensor:
+        """Latent frames (m, C, h, w) to frames (n, 3, H, W)."""
+        ...
 
 
 class Codec(Protocol):

@@ -9,8 +9,9 @@ import torch
 from ..config import RestoreConfig
 from ..errors import ConfigError, EngineError
 from .base import Codec, CodecFacts
-from .tiny import load_tiny
-from .wan import load_wan_vae
+from .convolution import MakeConvolution, fastest
+from .tiny import TinyCodec, load_tiny
+from .wan import WanCodec, load_wan_vae
 
 TINY = ("taew2_1.safetensors", "taew2_1.pth")
 ORIGINAL = ("Wan2.1_VAE.pth", "Wan2.2_VAE.pth")
@@ -24,20 +25,34 @@ def load_wan_codec(
     "auto" looks for vae/ in the model's folder and beside it, "tiny" for taew2_1 there; a path is a
     folder with a VAE of diffusers, an original Wan VAE file, or a file of the tiny one.
     """
-    place = _find(model, config.vae)
-    if place.name in TINY or "tae" in place.stem.lower():
-        codec: Codec = load_tiny(place, device, dtype)
+    source = find_wan_codec(model, config.vae)
+    return open_wan_codec(source, facts, device, dtype, config.vae_tile)
+
+
+def open_wan_codec(
+    source: Path,
+    facts: CodecFacts,
+    device: torch.device,
+    dtype: torch.dtype,
+    tile: tuple[int, int] | None = None,
+    convolution: MakeConvolution = fastest,
+) -> WanCodec | TinyCodec:
+    """The codec in `source`, which must make latents as `facts` say; see `load_wan_vae`."""
+    codec: WanCodec | TinyCodec
+    if source.name in TINY or "tae" in source.stem.lower():
+        codec = load_tiny(source, device, dtype)
     else:
-        codec = load_wan_vae(place, device, dtype, config.vae_tile)
+        codec = load_wan_vae(source, device, dtype, tile, convolution)
     if codec.facts.channels != facts.channels:
         raise EngineError(
-            f"{place} makes latents of {codec.facts.channels} channels: the backbone works on "
+            f"{source} makes latents of {codec.facts.channels} channels: the backbone works on "
             f"{facts.channels}"
         )
     return codec
 
 
-def _find(model: Path, vae: str) -> Path:
+def find_wan_codec(model: Path, vae: str) -> Path:
+    """Where the codec `vae` of the model at `model` lies; ConfigError where it is absent."""
     folder = model if model.is_dir() else model.parent
     beside = [folder, folder / "vae", folder.parent / "vae"]
     if vae == "tiny":

@@ -10,11 +10,12 @@ pass: `residual` is added, or the next norm, with weights `gamma`, and SiLU are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...kernels import causal_conv3d, rmsnorm_silu, winograd_conv3d
 from ...kernels.winograd_conv3d import prepare
@@ -30,9 +31,13 @@ class Convolution(Protocol):
     ) -> Tensor: ...
 
 
+# Of `weight` (O, C, taps, 3, 3), taps 3 or 1, and `bias` (O,), of frames made `scale` times as
+# large by repeated pixels.
+MakeConvolution = Callable[[Tensor, Tensor, int], Convolution]
+
+
 def fastest(weight: Tensor, bias: Tensor, scale: int = 1) -> Convolution:
-    """The convolution with `weight` (O, C, taps, 3, 3), taps 3 or 1, and `bias` (O,), of frames
-    made `scale` times as large by repeated pixels."""
+    """What the device is fastest with."""
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
         return Winograd(weight, bias, scale)
     return Direct(weight, bias, scale)
@@ -76,6 +81,41 @@ class Direct:
         seen = causal_conv3d(rows(x), rows(past))  # (T + 2, H + 2, W + 2, C)
         volume = seen.permute(3, 0, 1, 2)[None]
         return F.conv3d(volume, self._weight, self._bias)[0].transpose(0, 1)
+
+
+class Traced(nn.Module):
+    """The library's convolution in the fewest operators, for graphs that other runtimes execute."""
+
+    weight: Tensor
+    last: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, scale: int = 1):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("last", weight[:, :, -1].contiguous())
+        self.register_buffer("bias", bias)
+        self._scale = scale
+
+    def forward(
+        self,
+        past: Tensor | None,
+        x: Tensor,
+        residual: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> Tensor:
+        y = self._convolve(past, x)
+        if residual is not None:
+            y = y + residual
+        return y if gamma is None else planes(rmsnorm_silu(rows(y), gamma))
+
+    def _convolve(self, past: Tensor | None, x: Tensor) -> Tensor:
+        if self._scale > 1:
+            x = F.interpolate(x, scale_factor=float(self._scale), mode="nearest")
+        if past is None:
+            return F.conv2d(x, self.last, self.bias, padding=1)
+        volume = torch.cat([past, x]).transpose(0, 1)[None]  # (1, C, T + 2, H, W)
+        return F.conv3d(volume, self.weight, self.bias, padding=(0, 1, 1))[0].transpose(0, 1)
 
 
 class Winograd:

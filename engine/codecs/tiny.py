@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, EngineError
 from ..shards import Shape, Shards, check_keys, load_into
-from .base import CodecFacts
+from .base import CodecFacts, Memory, Vae
 from .weights import open_weights
 
 GROUP = 4  # frames of a latent frame
@@ -26,8 +26,6 @@ WIDTH = 64  # channels of the encoder
 WIDTHS = (256, 128, 64, 64)  # of the decoder, from the latents on
 POOLS = (2, 2, 1)  # frames that become one at each level of the encoder ...
 GROWS = (1, 2, 2)  # ... and that one becomes at each level of the decoder
-
-Memory = dict[nn.Module, Tensor]
 
 
 def conv(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -156,8 +154,8 @@ def _larger(shards: Shards, own: dict[str, Shape]) -> dict[str, Shape]:
 class TinyCodec:
     """See `engine.codecs.base.Codec`."""
 
-    def __init__(self, vae: TinyVae, facts: CodecFacts, device: torch.device, dtype: torch.dtype):
-        self.facts, self.device, self._vae, self._dtype = facts, device, vae, dtype
+    def __init__(self, vae: Vae, facts: CodecFacts, device: torch.device, dtype: torch.dtype):
+        self.facts, self.device, self.vae, self._dtype = facts, device, vae, dtype
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -173,7 +171,7 @@ class TinyCodec:
         for start in range(0, count, GROUP):
             part = frames[start : start + GROUP].to(self.device, self._dtype)
             last = part[-1:].expand(GROUP - len(part), -1, -1, -1)
-            latents.append(self._vae.encode(torch.cat([part, last]), memory).float())
+            latents.append(self.vae.encode(torch.cat([part, last]), memory).float())
         return torch.cat(latents).transpose(0, 1)[None]
 
     @torch.inference_mode()
@@ -182,5 +180,5 @@ class TinyCodec:
         memory: Memory = {}
         for index in range(z.shape[2]):
             part = z[:, :, index].to(self.device, self._dtype)
-            frames = self._vae.decode(part, memory)[0 if index else GROUP - 1 :]
+            frames = self.vae.decode(part, memory)[0 if index else GROUP - 1 :]
             yield frames.float().clamp_(0, 1)

@@ -20,9 +20,9 @@ from ..errors import ConfigError
 from ..shards import Rename, check_keys, load_into, open_shards
 from ..tiling import tiles
 from ..types import Tile
-from .base import CodecFacts
+from .base import CodecFacts, Memory, Vae
+from .convolution import MakeConvolution, fastest
 from .wan_config import WanVaeConfig, read_wan_vae_config
-from .wan_layers import Memory
 from .wan_net import WanVae
 from .wan_original import original_config, original_names
 from .weights import open_weights
@@ -45,6 +45,7 @@ def load_wan_vae(
     device: torch.device,
     dtype: torch.dtype,
     tile: tuple[int, int] | None = None,
+    convolution: MakeConvolution = fastest,
 ) -> WanCodec:
     """The VAE at `source`.
 
@@ -55,6 +56,7 @@ def load_wan_vae(
     dtype : of the network; frames and latents are fp32 whatever it is.
     tile : (width, height) in pixels that the network works on at a time, rounded to latent cells;
         0 = the whole side, None = the whole frame.
+    convolution : makes the convolutions of the network.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def load_wan_vae(
         vae = WanVae(config)
     check_keys(shards, vae, rename)
     load_into(vae, shards, rename, lambda _, tensor: tensor.to(device, dtype, copy=True))
-    return WanCodec(vae.eval().prepare(), config, device, dtype, tile)
+    return WanCodec(vae.eval().prepare(convolution), config, device, dtype, tile)
 
 
 class WanCodec:
@@ -81,14 +83,14 @@ class WanCodec:
 
     def __init__(
         self,
-        vae: WanVae,
+        vae: Vae,
         config: WanVaeConfig,
         device: torch.device,
         dtype: torch.dtype,
         tile: tuple[int, int] | None,
     ):
-        self.facts, self.device = config.facts, device
-        self._vae, self._dtype, self._tile = vae, dtype, tile or (0, 0)
+        self.facts, self.device, self.config, self.vae = config.facts, device, config, vae
+        self._dtype, self._tile = dtype, tile or (0, 0)
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
             for values in (config.mean, config.std)
@@ -117,7 +119,7 @@ class WanCodec:
             for index in range(size[0]):
                 part = frames[max(0, 1 + group * (index - 1)) : 1 + group * index]
                 pixels = window.crop(part, cell).to(self.device, torch.float32) * 2 - 1
-                e = self._vae.encode(self._enter(pixels), memory)
+                e = self.vae.encode(self._enter(pixels), memory)
                 window.add(z[:, index], e[0])
         return ((z - self._mean[:, None]) / self._std[:, None])[None]
 
@@ -139,7 +141,7 @@ class WanCodec:
         memory: Memory = {}
         for index in range(z.shape[2]):
             e = z[:, :, index].to(self.device, torch.float32) * self._std + self._mean
-            yield self._vae.decode(self._enter(e), memory).float()
+            yield self.vae.decode(self._enter(e), memory).float()
 
     def _gathered(self, z: Tensor, windows: list[Window]) -> Iterator[Tensor]:
         """The same, one tile after the other through the whole time.

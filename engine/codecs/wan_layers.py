@@ -12,14 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import rmsnorm_silu
-from .convolution import Convolution, fastest, planes, rows
-
-Memory = dict[nn.Module, Tensor]
+from .base import Memory
+from .convolution import Convolution, MakeConvolution, planes, rows
 
 
 def remember(memory: Memory, layer: nn.Module, x: Tensor, count: int) -> None:
     """The last `count` frames so far, in memory of their own that stays where it is; zero before
-    the first."""
+    the first.  Where a call is traced, the memory is new, and no input is written to."""
+    if torch.compiler.is_compiling():
+        before = (0, 0, 0, 0, 0, 0, count, 0)
+        seen = torch.cat([memory[layer], x]) if layer in memory else F.pad(x, before)
+        memory[layer] = seen[-count:]
+        return
     _, channels, height, width = x.shape
     if layer not in memory:
         memory[layer] = planes(x.new_zeros(count, height, width, channels))
@@ -53,10 +57,10 @@ class Convolution3(nn.Module):
         self._remembers, self._scale = taps > 1, scale
         self._run: Convolution
 
-    def prepare(self) -> None:
-        """Bring the weights, once they are loaded, into the form that the device is fast with."""
+    def prepare(self, make: MakeConvolution) -> None:
+        """Bring the weights, once they are loaded, into the form that is computed with."""
         weight = self.weight if self._remembers else self.weight[:, :, None]
-        self._run = fastest(weight.detach(), self.bias.detach(), self._scale)
+        self._run = make(weight.detach(), self.bias.detach(), self._scale)
         del self.weight, self.bias  # not to be held twice
 
     def forward(
@@ -177,7 +181,7 @@ class Upsample(nn.Module):
     def _double_frames(self, x: Tensor, time_conv: TimeConvolution, memory: Memory) -> Tensor:
         """The first frame of a clip stays one, and those after it do not see it."""
         if self not in memory:
-            remember(memory, self, torch.zeros_like(x), 2)
+            remember(memory, self, 0 * x, 2)  # zeros that a graph does not hold as a constant
             return x
         pairs = time_conv(torch.cat([memory[self], x]), stride=1)  # (T, 2 * C, H, W)
         remember(memory, self, x, 2)

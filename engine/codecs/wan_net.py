@@ -11,11 +11,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .base import Memory
+from .convolution import MakeConvolution
 from .wan_config import WanVaeConfig
 from .wan_layers import (
     Convolution3,
     Downsample,
-    Memory,
     Middle,
     Norm,
     Pointwise,
@@ -35,10 +36,10 @@ class WanVae(nn.Module):
         self.quant_conv = Pointwise(2 * config.channels, 2 * config.channels)
         self.post_quant_conv = Pointwise(config.channels, config.channels)
 
-    def prepare(self) -> WanVae:
+    def prepare(self, make: MakeConvolution) -> WanVae:
         for module in self.modules():
             if isinstance(module, Convolution3):
-                module.prepare()
+                module.prepare(make)
         return self
 
     def encode(self, pixels: Tensor, memory: Memory) -> Tensor:
@@ -131,21 +132,21 @@ class ResidualUp(nn.Module):
         self._times, self._outputs = 2 if time else 1, outputs
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        first, y = self not in memory, x
-        memory[self] = x.new_empty(0)
+        y = x
         for block in self.resnets:
             y = block(y, memory)
         if self.upsampler is None:
             return y
-        return self.upsampler(y, memory).add_(self._shortcut(x, first))
+        y = self.upsampler(y, memory)
+        return y.add_(self._shortcut(x)[-len(y) :])  # the clip's first frame stays one
 
-    def _shortcut(self, x: Tensor, first: bool) -> Tensor:
+    def _shortcut(self, x: Tensor) -> Tensor:
         frames, channels, height, width = x.shape
         cell = (self._outputs, self._times, 2, 2)  # channels, frames, rows, columns
         repeats = self._outputs * self._times * 4 // channels
         y = rows(x).repeat_interleave(repeats, dim=-1).view(frames, height, width, *cell)
         y = y.permute(0, 4, 1, 5, 2, 6, 3).reshape(-1, 2 * height, 2 * width, self._outputs)
-        return planes(y)[self._times - 1 if first else 0 :]
+        return planes(y)
 
 
 class ResidualDown(nn.Module):

@@ -192,7 +192,8 @@ def test_metadata(pair: tuple[MiniBackbone, Path]) -> None:
     assert (found["kind"], found["name"], found["precision"]) == ("backbone", "mini", "float32")
     assert json.loads(found["config"]) == backbone.network.describe()
     assert json.loads(found["facts"])["patch"] == [2, 8, 8]
-    assert json.loads(found["shape"]) == {"batch": 2, "frames": 4, "height": 16, "width": 24}
+    sizes = {"batch": 2, "frames": 4, "height": 16, "width": 24}
+    assert json.loads(found["shape"]) == sizes | {"dynamic": False}
     assert found["weights_sha256"] == weights_sha256(make_backbone(depth=1).network)
 
 

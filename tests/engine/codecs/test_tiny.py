@@ -50,9 +50,9 @@ def test_a_stream_gives_what_one_pass_over_all_frames_gives(
     frames = noise(9, 3, 16, 24) / 2 + 0.5
     with torch.inference_mode():
         filled = torch.cat([frames, frames[-1:].expand(3, -1, -1, -1)])
-        once = codec._vae.encode(filled, {}).transpose(0, 1)[None]
+        once = codec.vae.encode(filled, {}).transpose(0, 1)[None]
         torch.testing.assert_close(codec.encode(frames), once, rtol=0, atol=1e-5)
-        shown = codec._vae.decode(once[0].transpose(0, 1), {})[3:].clamp(0, 1)
+        shown = codec.vae.decode(once[0].transpose(0, 1), {})[3:].clamp(0, 1)
     slices = list(codec.decode(once))
     assert [len(part) for part in slices] == [1, 4, 4]
     torch.testing.assert_close(torch.cat(slices), shown, rtol=0, atol=1e-5)

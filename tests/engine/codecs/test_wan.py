@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dtg_restore.engine.codecs import wan_layers
-from dtg_restore.engine.codecs.convolution import Direct
+from dtg_restore.engine.codecs.convolution import Direct, MakeConvolution, Traced
 from dtg_restore.engine.codecs.wan import WanCodec, load_wan_vae, wan_vae_facts
 from dtg_restore.engine.codecs.wan_config import WanVaeConfig
 from dtg_restore.engine.errors import ConfigError
@@ -69,13 +68,13 @@ def test_decodes_as_diffusers_does(
     assert want.std() > 0.05 and (got - want).abs().max() < TOLERANCE
 
 
+@pytest.mark.parametrize("form", [Direct, Traced])
 @pytest.mark.parametrize("name", ["2.1", "2.2"])
-def test_the_form_for_other_devices_agrees(
-    name: str, wan_vae: Vae, monkeypatch: pytest.MonkeyPatch
+def test_the_forms_for_other_devices_and_for_tracing_agree(
+    name: str, form: MakeConvolution, wan_vae: Vae
 ) -> None:
     pair = wan_vae(name)
-    monkeypatch.setattr(wan_layers, "fastest", Direct)
-    codec = load(pair.folder)
+    codec = load_wan_vae(pair.folder, CPU, torch.float32, convolution=form)
     z = latents(codec, 9, 32, 48)
     assert (torch.cat(list(codec.decode(z))) - pair.decode(z)).abs().max() < TOLERANCE
     clip = torch.rand(9, 3, 32, 48)
