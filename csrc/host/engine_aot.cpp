@@ -1,5 +1,6 @@
 // Packages of AOTInductor (.pt2), executed by libtorch: the only file that knows torch.
 #include <ATen/Parallel.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/version.h>

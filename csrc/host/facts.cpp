@@ -35,8 +35,7 @@ BackboneFacts backbone_facts(const Json& facts) {
 }
 
 SrFacts sr_facts(const Json& facts) {
-    return {facts.at("scale").integer(), facts.at("halo").integer(),
-            facts.at("multiple_of").integer()};
+    return {facts.at("scale").integer(), facts.at("halo").integer()};
 }
 
 std::string listed(const std::vector<Bucket>& buckets) {

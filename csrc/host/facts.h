@@ -32,7 +32,7 @@ struct BackboneFacts {
 };
 
 struct SrFacts {
-    std::int64_t scale, halo, multiple;
+    std::int64_t scale, halo;
 };
 
 CodecFacts codec_facts(const Json& facts);

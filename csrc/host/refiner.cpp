@@ -5,6 +5,7 @@
 #include "dtg/color_match.h"
 #include "dtg/gaussian_noise.h"
 #include "schedule.h"
+#include "settings.h"
 
 namespace dtg::host {
 namespace {
