@@ -39,8 +39,7 @@ class VelocityGraph(nn.Module):
     ) -> Tensor:
         grid = (size // block for size, block in zip(x.shape[2:], BLOCK, strict=True))
         pairs = tuple(zip(keys.unbind(0), values.unbind(0), strict=True))
-        condition = Conditioning(modulation, final, pairs, rope=self.rotary(*grid))
-        return self.network(x, t, condition)
+        return self.network(x, t, Conditioning(modulation, final, pairs), self.rotary(*grid))
 
 
 def flatten(x: Tensor, t: Tensor, condition: Conditioning) -> dict[str, Tensor]:

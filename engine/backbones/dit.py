@@ -25,15 +25,13 @@ class Conditioning(NamedTuple):
 
     `modulation` is (depth, B, 6, D) and `final` (B, 2, D), fp32; B may be 1.  `keys_values` has one
     pair a layer, (R, heads, L, head_dim) each: R rows of consecutive samples share a row.  `phase`
-    is the shift of the block grid, where a backbone has one, `rope` the rotary tables, where they
-    are not made of the grid.
+    is the shift of the block grid, where a backbone has one.
     """
 
     modulation: Tensor
     final: Tensor
     keys_values: tuple[KeyValue, ...]
     phase: tuple[int, int, int] = (0, 0, 0)
-    rope: Rope | None = None
 
 
 class Table(NamedTuple):
@@ -112,7 +110,7 @@ class DiT(nn.Module):
 
         `rope` are the grid's rotary tables, for callers that hold them.
         """
-        rope = rope or condition.rope or rope_3d(*grid, self.head_dim, z.device)
+        rope = rope or rope_3d(*grid, self.head_dim, z.device)
         x = self.patch_embedding(z.to(self.patch_embedding.weight.dtype))  # (B, N, D)
         for block, modulation, keys_values in zip(
             self.sequence,

@@ -35,6 +35,7 @@ from ..schedule import Node
 from ..text.embeds import PromptSource
 from .attention import Attend
 from .base import BackboneFacts
+from .blocks import Rope
 from .dit import Conditioning, DiT, Table, embed_time, rows_of
 from .facts import MINI
 
@@ -96,14 +97,16 @@ class MiniDiT(DiT):
         made = embed_time(t, frequency_dim, time.linear_1, time.linear_2, time.time_proj)
         return Conditioning(*self.constants(*made, tokens), phase)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """Velocity (B, 3, T, H, W) of pixels x at times t (B,)."""
+    def forward(
+        self, x: Tensor, t: Tensor, condition: Conditioning, rope: Rope | None = None
+    ) -> Tensor:
+        """Velocity (B, 3, T, H, W) of pixels x at times t (B,).  See `tokens` for `rope`."""
         t = t.to(x.dtype)[:, None]
         a, sd = 1 - t, self.sd
         c_in = (a * a * sd * sd + t * t).rsqrt()  # (B, 384)
         u = patch.encode(x, condition.phase, a * self.mean, c_in)  # (B, t, h, w, 384)
         grid = (u.shape[1], u.shape[2], u.shape[3])
-        f = self.tokens(u.flatten(1, 3), grid, condition).unflatten(1, grid)
+        f = self.tokens(u.flatten(1, 3), grid, condition, rope).unflatten(1, grid)
         weights = torch.stack(((t - a * sd * sd) * c_in, -sd * c_in, -self.mean.expand_as(c_in)), 1)
         return patch.decode(u, condition.phase, f, weights)
 
