@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..engine.errors import EngineError
 from ..engine.runtimes.base import TensorSpec
+from .graph import dynamic_shapes
 from .stage import Artefact, Stage
 
 # Weights are packed for oneDNN and constants computed when it is compiled.  The number of threads
@@ -40,7 +41,7 @@ def to_aot(stage: Stage, folder: Path, device: torch.device) -> Artefact:
         warnings.simplefilter("ignore")  # torch's, about torch
         try:
             program = torch.export.export(
-                stage.module, tuple(examples.values()), dynamic_shapes=_free(stage)
+                stage.module, tuple(examples.values()), dynamic_shapes=dynamic_shapes(stage)
             )
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(path), inductor_configs=OPTIONS
@@ -49,18 +50,6 @@ def to_aot(stage: Stage, folder: Path, device: torch.device) -> Artefact:
             first = str(error).strip().partition("\n")[0]
             raise EngineError(f"torch cannot compile {stage.name}: {first}") from error
     return Artefact((path.name,), _inputs(stage), _outputs(stage, program), None)
-
-
-def _free(stage: Stage) -> tuple[dict[int, Any], ...]:
-    dims = {
-        axis.name: torch.export.Dim(axis.name, min=axis.low, max=axis.high)
-        for axes in stage.open_axes.values()
-        for axis in axes.values()
-    }
-    return tuple(
-        {place: dims[axis.name] for place, axis in stage.open_axes.get(name, {}).items()}
-        for name in stage.inputs
-    )
 
 
 def _inputs(stage: Stage) -> dict[str, TensorSpec]:
