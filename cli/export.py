@@ -130,7 +130,9 @@ def export(
             rich_help_panel=_SHAPES,
         ),
     ] = None,
-    refit: Annotated[bool, _switch("refit", "Weights can be replaced without a new build.")] = False,
+    refit: Annotated[
+        bool, _switch("refit", "Weights can be replaced without a new build.")
+    ] = False,
     weight_streaming: Annotated[
         bool, _switch("weight-streaming", "Weights may wait in the host's memory.")
     ] = False,

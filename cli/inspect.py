@@ -91,7 +91,9 @@ def _backbone(model: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
             f"{batches}",
         )
     tile = codec.get("tile")
-    yield _row("codec", codec.get("kind", "none") + (" in tiles of {}x{}".format(*tile) if tile else ""))
+    yield _row(
+        "codec", codec.get("kind", "none") + (" in tiles of {}x{}".format(*tile) if tile else "")
+    )
     yield _row("prompt", facts["prompt"])
     yield _row("negative", facts["negative_prompt"])
 

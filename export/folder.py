@@ -62,7 +62,7 @@ def locked(path: Path, wait: Callable[[], None] | None) -> Iterator[bool]:
 
 @contextmanager
 def writing_folder(target: Path, replace: bool) -> Iterator[Path]:
-    """A hidden folder beside `target`, flushed and renamed to it at the end, removed on any failure.
+    """A hidden folder beside `target`, flushed and renamed to it at the end, or removed.
 
     What killed processes have left of the same kind is removed first: a folder that is being
     written is locked, and its lock ends with its process.

@@ -52,7 +52,6 @@ class Meter:
     def finish(self, component: str) -> None:
         self._done += 1
         self._spent += COSTS[kind_of(component)]
-        self.tell("export", component)
 
 
 def expected(recipe: Recipe) -> list[str]:

@@ -27,7 +27,6 @@ from .request import OPSETS, ExportRequest
 from .stages import EXPORTED
 
 
-
 @dataclass(frozen=True)
 class Source:
     """Weights on this machine."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from .aot import to_aot
 from .onnx import to_onnx
+from .ort import to_ort
 from .recipe import Recipe
 from .stage import Artefact, Stage
 
@@ -21,10 +23,12 @@ def _onnx(recipe: Recipe, stage: Stage, folder: Path) -> Artefact:
     return to_onnx(stage, folder, recipe.opset)
 
 
-def _aot(recipe: Recipe, stage: Stage, folder: Path) -> Artefact:
-    from .aot import to_aot
+def _ort(recipe: Recipe, stage: Stage, folder: Path) -> Artefact:
+    return to_ort(_onnx(recipe, stage, folder), folder, recipe.device)
 
+
+def _aot(recipe: Recipe, stage: Stage, folder: Path) -> Artefact:
     return to_aot(stage, folder, recipe.device)
 
 
-TARGETS: dict[str, Compile] = {"onnx": _onnx, "ort": _onnx, "aot": _aot}
+TARGETS: dict[str, Compile] = {"onnx": _onnx, "ort": _ort, "aot": _aot}

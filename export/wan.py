@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.backbones.base import BackboneFacts, Bucket
+from ..engine.backbones.blocks import rope_3d
 from ..engine.backbones.dit import Conditioning
 from ..engine.backbones.wan import WanBackbone
 from ..engine.backbones.wan_dit import WanDiT
 from ..engine.errors import ConfigError
-from .rotary import FixedRotary
 from .stage import OpenAxis, Stage
 
 CONDITION = ("modulation", "final", "keys", "values")
@@ -40,19 +40,24 @@ class VelocityGraph(nn.Module):
     The rotary tables of the one size that it takes are constants.
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, network: WanDiT, size: tuple[int, int, int]):
         super().__init__()
         self.network = network
-        t, h, w = (side // cell for side, cell in zip(size, network.config.patch, strict=True))
-        self._grid = (t, h, w)
-        self.rotary = FixedRotary(self._grid, network.head_dim, network.proj_out.weight.device)
+        grid = [side // cell for side, cell in zip(size, network.config.patch, strict=True)]
+        cos, sin = rope_3d(
+            grid[0], grid[1], grid[2], network.head_dim, network.proj_out.weight.device
+        )
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
 
     def forward(
         self, x: Tensor, modulation: Tensor, final: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
         pairs = tuple(zip(keys.unbind(0), values.unbind(0), strict=True))
-        condition = Conditioning(modulation, final, pairs, rope=self.rotary(*self._grid))
-        return self.network(x, condition)
+        return self.network(x, Conditioning(modulation, final, pairs), (self.cos, self.sin))
 
 
 def stages(backbone: WanBackbone, buckets: Sequence[Bucket], text_tokens: int) -> Iterator[Stage]:

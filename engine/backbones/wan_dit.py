@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import Rope
 from .dit import Conditioning, DiT, Table, embed_time
 from .wan_layout import WanConfig
 
@@ -53,13 +54,14 @@ class WanDiT(DiT):
             made.modulation.unflatten(1, shape), made.final.unflatten(0, shape), made.keys_values
         )
 
-    def forward(self, x: Tensor, condition: Conditioning) -> Tensor:
-        """v (B, C, t, h, w), fp32; t, h and w are multiples of the patch."""
+    def forward(self, x: Tensor, condition: Conditioning, rope: Rope | None = None) -> Tensor:
+        """v (B, C, t, h, w), fp32; t, h and w are multiples of the patch.  See `tokens` for
+        `rope`."""
         p, q, r = self.config.patch
         batch, channels, t, h, w = x.shape
         grid = (t // p, h // q, w // r)
         z = x.reshape(batch, channels, grid[0], p, grid[1], q, grid[2], r)
         z = z.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, -1, self.config.patch_channels)
-        v = self.tokens(z, grid, condition)  # (B, N, p q r C)
+        v = self.tokens(z, grid, condition, rope)  # (B, N, p q r C)
         v = v.reshape(batch, *grid, p, q, r, channels).permute(0, 7, 1, 4, 2, 5, 3, 6)
         return v.reshape(x.shape)
