@@ -13,6 +13,7 @@
 #include <functional>
 #include <iterator>
 #include <map>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,11 +70,8 @@ bool write(const std::string& path, const std::vector<float>& values) {
 template <class Value>
 auto number(Value dtg_settings::*member) {
     return [member](dtg_settings& s, const std::string& text) {
-        char* end = nullptr;
-        const double value = std::strtod(text.c_str(), &end);
-        if (text.empty() || *end) return false;
-        s.*member = static_cast<Value>(value);
-        return true;
+        std::istringstream stream(text);
+        return stream >> s.*member && stream.eof();
     };
 }
 

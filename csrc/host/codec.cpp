@@ -87,7 +87,10 @@ class EngineVae {
         Tensors outputs = bundle_.engine(way + place + size_)(inputs);
         Tensor y = std::move(outputs.at(y_name));
         outputs.erase(y_name);
-        memory = std::move(outputs);  // what is left are the caches, by their names
+        memory.clear();
+        for (auto& [name, cache] : outputs) {  // cache_i of a slice is past_i of the one after it
+            memory["past" + name.substr(name.find('_'))] = std::move(cache);
+        }
         return y;
     }
 
