@@ -90,6 +90,7 @@ class TensorRtEngine : public Engine {
         require(cudaSetDevice(device_));
         runtime_.reset(nvinfer1::createInferRuntime(logger()));
         require(runtime_ != nullptr, "start");
+        runtime_->setEngineHostCodeAllowed(true);  // of version-compatible plans
         engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
         require(engine_ != nullptr, "read the plan " + path);
         context_.reset(engine_->createExecutionContext());
