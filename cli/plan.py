@@ -157,7 +157,7 @@ def _refinement(facts: dict[str, Any]) -> list[str]:
             f"{dtg['space']} space",
         ),
         _row("evaluations", f"{most}{plan['evaluations']} a chunk{total}"),
-        _row("attention", plan["attention"] or "as diffusers has it"),
+        _row("attention", plan["attention"] or "the network's own"),
     ]
 
 
