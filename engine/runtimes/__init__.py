@@ -1,4 +1,4 @@
-"""What executes a backbone.  `eager` is torch itself; compiled runtimes register beside it."""
+"""What executes a backbone: torch as it is, recorded, or what was compiled ahead of time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,48 @@ from ..config import RestoreConfig
 from ..errors import ConfigError
 from ..registry import Entry, Registry
 
+# The first two wrap a backbone; the others open a component of a bundle, see `engines`.
 RUNTIMES = Registry(
     "runtime",
     [
         Entry("eager", ".runtimes.eager:wrap", "torch, operator by operator"),
         Entry("graph", ".runtimes.graph:wrap", "torch, recorded as CUDA graphs"),
+        Entry("ort", ".runtimes.ort:open_engine", "bundles, by ONNX Runtime"),
+        Entry(
+            "ort-tensorrt",
+            ".runtimes.ort:open_with_tensorrt",
+            "bundles of ONNX files, by TensorRT inside ONNX Runtime",
+        ),
+        Entry("aot", ".runtimes.aot:open_engine", "bundles, by AOTInductor"),
+        Entry("tensorrt", ".runtimes.tensorrt:open_engine", "bundles, by TensorRT"),
+        Entry("onnx", ".runtimes.ort:open_engine", "bundles of ONNX files, by ONNX Runtime"),
     ],
 )
+# What files that were made for a runtime can be executed by, the preferred one first.
+EXECUTORS = {
+    "onnx": ("onnx", "ort", "ort-tensorrt"),
+    "ort": ("ort",),
+    "aot": ("aot",),
+    "tensorrt": ("tensorrt",),
+}
+COMPILED = {name for names in EXECUTORS.values() for name in names}
 
 
 def on_runtime(config: RestoreConfig, backbone: Backbone) -> Backbone:
     """`backbone` behind the same contract, executed by the runtime that `config` names.
 
-    "auto" is graph on a GPU with all weights on it, else eager.  ConfigError for an unknown one, or
-    one that cannot execute the backbone.
+    "auto" is what a bundle was compiled for; else graph on a GPU with all weights on it, else
+    eager.  ConfigError for an unknown one, or one that cannot execute the backbone.
     """
+    is_compiled = bool(backbone.facts.buckets)
+    if is_compiled and (config.runtime == "auto" or config.runtime in COMPILED):
+        return backbone  # its engines were chosen when it was opened
     entry = RUNTIMES.get("eager" if config.runtime == "auto" else config.runtime)
+    if is_compiled != (entry.name in COMPILED):
+        raise ConfigError(
+            f"runtime is {config.runtime!r}: it executes {'models' if is_compiled else 'bundles'}, "
+            f"and {backbone.facts.name} is {'a bundle' if is_compiled else 'none: export it first'}"
+        )
     reasons = _no_graph(config, backbone)
     if config.runtime == "auto" and not reasons:
         entry = RUNTIMES.get("graph")
