@@ -83,7 +83,7 @@ def model_key(facts: BackboneFacts, config: RestoreConfig) -> Key:
         **{"name": facts.name, "width": facts.width, "depth": facts.depth},
         **{"ffn_width": facts.ffn_width, "context_tokens": facts.context_tokens},
         **{"dtype": config.dtype, "weights": config.weights, "offload": config.offload},
-        "runtime": config.runtime,
+        "runtime": config.runtime if facts.runtime == "eager" else facts.runtime,
         "attention": config.attention,
     }
 

@@ -6,14 +6,17 @@ No weights are loaded; only the time estimate measures something, the machine's 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from .backbones import facts_of
 from .backbones.attention import attention_for
-from .backbones.base import BackboneFacts
+from .backbones.base import BackboneFacts, Bucket
+from .bundle.buckets import choose
+from .bundle.facts import to_json
+from .bundle.settings import settled
 from .config import RestoreConfig
 from .devices import resolve_device, resolve_dtype
 from .errors import ConfigError
@@ -21,7 +24,7 @@ from .memory import Memory, Work, memory_of, remedy
 from .schedule import nodes
 from .sr import SRFacts
 from .sr.frames import TILE
-from .tiling import ChunkGrid, round_up, tiles
+from .tiling import ChunkGrid, round_frames, round_up, tiles
 from .types import Tile
 
 # Seen in runs of `mini` on a CPU: the share of the matrix peak that a whole run reaches.
@@ -36,7 +39,8 @@ class Plan:
 
     Sizes are (height, width) in pixels; `padded_size` is what the backbone sees, of frames that
     number `multiple * k + offset`, the `frame_rule`.  `attention` is the implementation that the
-    network's largest attention has, None where diffusers decides.
+    network's largest attention has, None where diffusers decides or it is compiled.  `bucket` is
+    the shape of the engines that are used, None where there are none or none of that shape.
     """
 
     frame_size: tuple[int, int]
@@ -49,6 +53,7 @@ class Plan:
     flops_per_chunk: float
     memory: Memory
     attention: str | None
+    bucket: Bucket | None = None
 
     def padded_frames(self, count: int) -> int:
         """What the backbone sees of a chunk of `count` frames: the next count that it takes."""
@@ -70,12 +75,19 @@ class Plan:
 
 def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
     """Cut frames of height x width as `config` says, the backbone's defaults filling what it leaves
-    open.  ConfigError where chunk, overlap and tile contradict each other."""
+    open.  ConfigError where chunk, overlap and tile contradict each other, or what the backbone is
+    compiled for."""
     facts = facts_of(config.backbone)
+    config = settled(config)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     multiple = facts.multiple_of[1]
     padded = (round_up(height, multiple), round_up(width, multiple))
+    bucket = choose(config, facts, padded[::-1]) if facts.buckets else None
+    if bucket is not None:
+        config, facts = _in(bucket, config, facts)
+    if facts.buckets:  # every tile has the size that it is compiled for
+        padded = _at_least(padded, [config.tile if bucket else None, config.vae_tile], multiple)
     grid = chunk_grid(config, facts)
     wanted = facts.tile if config.tile is None else config.tile
     tile = (round_up(wanted[0], multiple), round_up(wanted[1], multiple))
@@ -93,7 +105,7 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
         frame_size=(height, width),
         padded_size=padded,
         grid=grid,
-        frame_rule=(facts.multiple_of[0], facts.frame_offset),
+        frame_rule=(bucket.frames, 0) if bucket else (facts.multiple_of[0], facts.frame_offset),
         tiles=cut,
         tile_batch=batch,
         evaluations=evaluations,
@@ -106,7 +118,32 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
             dtype,
         ),
         attention=attention_for(config.attention, facts.head_dim, device, dtype),
+        bucket=bucket,
     )
+
+
+def _in(
+    bucket: Bucket, config: RestoreConfig, facts: BackboneFacts
+) -> tuple[RestoreConfig, BackboneFacts]:
+    """Settings and defaults with which chunks and tiles have the shape of the bucket, and calls of
+    both branches its largest batch."""
+    tile = (bucket.width, bucket.height)
+    multiple = facts.multiple_of[1]
+    overlap = min(facts.tile_overlap, min(tile) // 2 // multiple * multiple)
+    batch = max(1, bucket.batches[-1] // 2)
+    return replace(config, chunk=bucket.frames, tile=tile), replace(
+        facts, tile_overlap=overlap, tile_batch=batch
+    )
+
+
+def _at_least(
+    padded: tuple[int, int], tiles: list[tuple[int, int] | None], multiple: int
+) -> tuple[int, int]:
+    """A frame of (height, width) made as large as tiles of (width, height)."""
+    height, width = padded
+    for tile in filter(None, tiles):
+        width, height = max(width, tile[0]), max(height, tile[1])
+    return round_up(height, multiple), round_up(width, multiple)
 
 
 def chunk_grid(config: RestoreConfig, facts: BackboneFacts) -> ChunkGrid:
@@ -124,11 +161,6 @@ def chunk_grid(config: RestoreConfig, facts: BackboneFacts) -> ChunkGrid:
             f"most half of the chunk ({length})"
         )
     return ChunkGrid(length, overlap)
-
-
-def round_frames(frames: int, multiple: int, offset: int) -> int:
-    """The next count of frames that obeys the rule `multiple * k + offset`."""
-    return round_up(max(0, frames - offset), multiple) + offset
 
 
 def _rule(multiple: int, offset: int) -> str:
@@ -169,7 +201,8 @@ def _work(
 def what_fits(config: RestoreConfig, plan: Plan, budget: int) -> dict[str, Any] | None:
     """Settings with which stage one fits into `budget` bytes: {} for those of `config`, None where
     smaller tiles or chunks are the only way."""
-    facts, device = facts_of(config.backbone), resolve_device(config.device)
+    facts, config = facts_of(config.backbone), settled(config)
+    device = resolve_device(config.device)
     work = _work(facts, config, plan.grid.length, plan.padded_size, plan.tiles, plan.tile_batch)
     return remedy(facts, config, work, device, resolve_dtype(config.dtype, device), budget)
 
@@ -248,4 +281,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "flops_per_chunk": plan.flops_per_chunk,
         "memory": plan.memory.describe(),
         "attention": plan.attention,
+        "bucket": plan.bucket and to_json(plan.bucket),
     }

@@ -112,11 +112,17 @@ class Refiner:
             "branches": self._branch_plan.describe(),
             "attention": self._attend and self._attend.describe(),
             "runtime": {
-                "name": "graph" if passes else "eager",
+                "name": self._runtime_name(passes is not None),
                 "passes": passes,
                 "loops": self._loop.describe(),
             },
         }
+
+    def _runtime_name(self, records: bool) -> str:
+        """What executed the passes: engines where there are some of the plan's shape."""
+        if self._plan.bucket is not None:
+            return self._backbone.facts.runtime
+        return "graph" if records else "eager"
 
     def _all(self, count: int) -> int:
         """What was counted in the chunks that went step by step, for the replayed ones as well:

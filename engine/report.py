@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from .. import __version__
+from .bundle.manifest import is_bundle, read_manifest
 from .checkpoint import weights_file
 
 T = TypeVar("T")
@@ -238,10 +239,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def weights(name: str) -> dict[str, str | None] | None:
-    """Where the weights of a model lie, and their hash; None for "none"."""
+def weights(name: str, part: str) -> dict[str, str | None] | None:
+    """Where the weights of a model lie, and their hash; None for "none".
+
+    Of a bundle, those that its `part` ("backbone" or "sr") was made of, and the bundle's key.
+    """
     if name == "none":
         return None
+    if is_bundle(name):
+        manifest = read_manifest(Path(name))
+        source = manifest.models[part]["source"]
+        return {"path": name, "sha256": source["sha256"], "bundle": manifest.key}
     path = weights_file(name)
     return {"path": str(path), "sha256": sha256(path)}
 

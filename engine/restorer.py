@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from . import report
 from .backbones import load_backbone, load_codec
 from .backbones.base import Backbone
+from .bundle.settings import opened_with, settled
 from .codecs.base import Codec
 from .config import RestoreConfig
 from .cores import use_threads
@@ -63,8 +65,9 @@ class Restorer:
         >>> restorer = Restorer.load(backbone="mini", sr="mini-x2", t_start=0.15)
         """
         config = _changed(config or RestoreConfig(), settings)
-        device = resolve_device(config.device)
-        dtype = resolve_dtype(config.dtype, device)
+        fixed = settled(config)
+        device = resolve_device(fixed.device)
+        dtype = resolve_dtype(fixed.dtype, device)
         use_threads(config.threads)
         backbone = codec = sr = None
         with named_out_of_memory():
@@ -74,6 +77,33 @@ class Restorer:
             if config.sr != "none":
                 sr = load_sr(config.sr, device, dtype)
         return cls(config, backbone, codec, sr, device)
+
+    @classmethod
+    def open(cls, bundle: str | os.PathLike[str], **settings: Any) -> Restorer:
+        """Open an engine bundle, as `dtg-restore export` makes them.
+
+        What it holds is loaded: its backbone with the codec, its super-resolution model.  A clip is
+        cut into tiles and chunks that it has engines for: those of its preferred shape, or those
+        that `tile` and `chunk` ask for.  A shape that it has none for is evaluated by the network
+        that it was made of, where that is still there and `runtime` is "auto".
+
+        Parameters
+        ----------
+        bundle : the folder.
+        settings : as of `load`.  The bundle decides device, precision, weights, attention and the
+            codec's tile; `backbone="none"` or `sr` by name leave a part of it out.
+
+        Raises
+        ------
+        EngineError : it is no bundle, or damaged, or this machine lacks what it needs; the message
+            names the file or the field.
+        ConfigError : a setting is unknown, out of range, or other than the bundle was made for.
+
+        Examples
+        --------
+        >>> restorer = Restorer.open("clips.bundle", steps=4)  # (T, 3, H, W) to (T, 3, sH, sW)
+        """
+        return cls.load(**(opened_with(Path(bundle)) | settings))
 
     def configure(self, **settings: Any) -> Restorer:
         """The same models with other settings; what names a model or a device cannot change."""

@@ -108,7 +108,8 @@ class Run:
             "settings": asdict(self.config),
             "guidance": guidance,
             "weights": {
-                name: report.weights(getattr(self.config, name)) for name in ("backbone", "sr")
+                name: report.weights(getattr(self.config, name), name)
+                for name in ("backbone", "sr")
             },
             "plan": describe(self.plan) if self.plan else None,
             **(self._refiner.describe() if self._refiner else NOTHING_EVALUATED),

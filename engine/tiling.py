@@ -81,3 +81,8 @@ def tiles(
 
 def round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
+
+
+def round_frames(frames: int, multiple: int, offset: int) -> int:
+    """The next count of frames that obeys the rule `multiple * k + offset`."""
+    return round_up(max(0, frames - offset), multiple) + offset

@@ -43,6 +43,7 @@ class BackboneFacts:
     cycle : nodes of a run after which it cuts x into the same blocks again; 1 where it always does.
     experts : the times from which on each of the transformers is used; they are of one size.
     buckets : the shapes that it is compiled for, the preferred one first; empty: it takes any.
+    runtime : what it is compiled for; "eager" where it is not.
     chunk, overlap, tile, tile_overlap, tile_batch : what the planner takes unless told otherwise,
         in frames and pixels.
     defaults : the guidance settings that suit it.
@@ -71,6 +72,7 @@ class BackboneFacts:
     experts: tuple[float, ...] = (0.0,)
     head_dim: int | None = None
     buckets: tuple[Bucket, ...] = ()
+    runtime: str = "eager"
 
     @property
     def multiple_of(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from ..bundle.manifest import MANIFEST, is_bundle, is_unfinished
 from ..checkpoint import EMBEDDED, is_ours
 from ..errors import ConfigError, EngineError
 from ..hub import fetch_model, is_hub_id
@@ -37,6 +38,7 @@ FAMILIES = {
     entry.name: entry
     for entry in (
         FamilyEntry("mini", ".mini", ()),
+        FamilyEntry("bundle", "..bundle.family", ()),
         FamilyEntry(
             "wan",
             ".wan",
@@ -151,12 +153,19 @@ def locate(name: str) -> Located:
 
 
 def _family_of(folder: Path) -> str:
+    if is_bundle(folder):
+        return "bundle"
     for file, name in _class_names(folder):
         for entry in FAMILIES.values():
             if name in entry.classes:
                 return entry.name
         known = ", ".join(sorted(c for entry in FAMILIES.values() for c in entry.classes))
         raise EngineError(f"{file} names the class {name!r}, which is not known: known are {known}")
+    if is_unfinished(folder):
+        raise EngineError(
+            f"{folder} has compiled parts and no {MANIFEST}, which an export writes last: export "
+            "it again"
+        )
     raise EngineError(
         f"{folder} is no folder of a model: neither model_index.json nor config.json is in it"
     )

@@ -108,7 +108,7 @@ class WanBackbone:
         grid = torch.tensor([times[branch] for branch in BRANCHES], device=self.device)
         tables = {}
         for expert in used:
-            network = self._network(expert)
+            network = self.network(expert)
             with network.on_device():
                 tables[expert] = network.table(grid, text)
         return WanContext(self._networks, tables, chosen)
@@ -134,7 +134,8 @@ class WanBackbone:
         config = replace(self._config, offload="none")
         return read(self._experts[expert], config, self.device, self._dtype)
 
-    def _network(self, expert: int) -> WanDiT:
+    def network(self, expert: int) -> WanDiT:
+        """That of an expert, read when it is first asked for."""
         if expert not in self._networks:
             self._networks[expert] = read(
                 self._experts[expert], self._config, self.device, self._dtype

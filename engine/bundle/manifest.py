@@ -12,7 +12,9 @@ Components are named after what they compute:
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from ..runtimes.base import TensorSpec
 
 FORMAT = 1  # of the manifest: another number is not read
 MANIFEST = "manifest.json"
+DIGEST = "sha256"  # in the file: of all the rest of it
+COMPILED = (".onnx", ".pt2", ".plan")
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,32 @@ class Manifest:
     format: int = FORMAT
 
 
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder with a manifest."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether there is a part of a bundle, without the manifest, which is written last."""
+    return not is_bundle(folder) and any(file.suffix in COMPILED for file in folder.iterdir())
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+    data = asdict(manifest)
+    text = json.dumps(data | {DIGEST: _digest(data)}, indent=1)
+    (folder / MANIFEST).write_text(text + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
     """EngineError where there is none, or it is damaged or of another format."""
     try:
         data = json.loads((folder / MANIFEST).read_text())
-    except OSError as error:
-        raise EngineError(f"{folder} is no bundle: it has no {MANIFEST}") from error
-    except ValueError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise EngineError(
+            f"{folder} is no bundle: it has no {MANIFEST}, which an export writes last; export it "
+            "again"
+        ) from error
+    except (OSError, ValueError) as error:
         raise EngineError(f"{folder / MANIFEST} is damaged: {error}") from error
     try:
         if data["format"] != FORMAT:
@@ -87,6 +106,8 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{folder} is a bundle of format {data['format']}, and {FORMAT} is read: export it "
                 "again"
             )
+        if data.pop(DIGEST) != _digest(data):
+            raise EngineError(f"{folder / MANIFEST} is damaged: its sum differs; export it again")
         return Manifest(
             **{
                 **data,
@@ -96,6 +117,10 @@ def read_manifest(folder: Path) -> Manifest:
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise EngineError(f"{folder / MANIFEST} is damaged: {error!r}") from error
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _component(data: dict[str, Any]) -> Component:

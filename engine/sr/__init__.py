@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..bundle.manifest import is_bundle
 from ..checkpoint import load_checkpoint, load_config
 from ..errors import EngineError
 from ..registry import Entry, Registry
@@ -31,6 +33,15 @@ SR = Registry(
     ],
 )
 
+# Who loads the model of a bundle, and who reads its facts.
+BUNDLES = Registry(
+    "part of a bundle",
+    [
+        Entry("model", ".bundle.sr:load_sr_of", None),
+        Entry("facts", ".bundle.sr:sr_facts_of", None),
+    ],
+)
+
 # What a weights file may hold: the `kind` in its configuration, who builds it, and its facts.
 KINDS = Registry(
     "kind of SR weights", [Entry("mini", ".sr.mini:from_checkpoint", mini.facts_from_config)]
@@ -46,10 +57,11 @@ def load_sr(
 
     Parameters
     ----------
-    name_or_path : a name of the registry `SR`, or the path of a safetensors file written by
-        `save_checkpoint`.
+    name_or_path : a name of the registry `SR`, the path of a safetensors file written by
+        `save_checkpoint`, or the folder of a bundle.
     device : where the network runs; frames may live elsewhere.
-    dtype : of the network's arithmetic; the pixels that it corrects stay fp32.
+    dtype : of the network's arithmetic; the pixels that it corrects stay fp32.  A bundle has its
+        own.
 
     Raises
     ------
@@ -60,6 +72,8 @@ def load_sr(
     device = torch.device(device)
     if name in SR:
         return SR.get(name).build(name, device, dtype)
+    if is_bundle(name):
+        return BUNDLES.get("model").build(Path(name), device)
     config, state = load_checkpoint(_path(name))
     return _kind(config, name).build(config, state, name, device, dtype)
 
@@ -69,6 +83,8 @@ def sr_facts(name_or_path: str | os.PathLike) -> SRFacts:
     name = os.fspath(name_or_path)
     if name in SR:
         return SR.get(name).facts
+    if is_bundle(name):
+        return BUNDLES.get("facts").build(Path(name))
     config = load_config(_path(name))
     return _kind(config, name).facts(config, name)
 
