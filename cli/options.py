@@ -94,7 +94,8 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
         "tile_batch": ("N", "Tiles that are computed at once."),
     },
     "Machine": {
-        "runtime": ("auto|eager|graph", "What executes the backbone; graph needs a GPU."),
+        "runtime": ("auto|eager|graph|ort|aot|tensorrt|onnx", "What executes the backbone; graph "
+                    "needs a GPU, those behind it a bundle that was made for them."),
         "branches": ("|".join(BRANCHES), "Evaluate both branches in one call or one after the "
                      "other; auto is what was measured once on this machine."),
         "attention": ("|".join(ATTENTIONS), "What computes attention; auto is the best that this "
