@@ -11,14 +11,12 @@ import pytest
 import torch
 
 from dtg_restore.engine.backbones.base import Bucket
-from dtg_restore.engine.backbones.mini import MiniBackbone, MiniConfig, MiniDiT
+from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT
 from dtg_restore.engine.bundle.facts import to_json
 from dtg_restore.engine.bundle.hashes import file_sha256, source_sha256
 from dtg_restore.engine.bundle.manifest import Component, FileFacts, Manifest, write_manifest
 from dtg_restore.engine.checkpoint import save_checkpoint
-from dtg_restore.engine.restorer import Restorer
-from dtg_restore.engine.sr.frames import FrameSR
-from dtg_restore.engine.sr.mini import MiniSR, facts_of
+from dtg_restore.engine.sr.mini import MiniSR
 
 CPU = torch.device("cpu")
 # The preferred shape has one batch more than the other.

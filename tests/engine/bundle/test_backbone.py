@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.bundle.manifest import Manifest
-from dtg_restore.engine.config import RestoreConfig
-from dtg_restore.engine.errors import ConfigError, EngineError
 from dtg_restore.engine.restorer import Restorer
 
 SMALL: dict[str, Any] = {"device": "cpu", "overlap": 2, "tile_overlap": 8, "steps": 2}
