@@ -7,14 +7,15 @@ from typing import Any
 
 from ..engine.backbones.base import Backbone, Bucket
 from ..engine.backbones.mini import PHASES, TAGS, MiniBackbone
+from ..engine.backbones.wan import TEXT_TOKENS, WanBackbone
 from ..engine.errors import EngineError
-from . import mini
+from . import mini, wan
 from .sr import sr_stage
 from .stage import Stage
 
 __all__ = ["backbone_model", "backbone_stages", "no_export", "sr_stage"]
 
-EXPORTED = ("mini",)
+EXPORTED = ("mini", "wan")
 
 
 def backbone_stages(
@@ -33,11 +34,13 @@ def backbone_stages(
     """
     if isinstance(backbone, MiniBackbone):
         return mini.stages(backbone, buckets)
+    if isinstance(backbone, WanBackbone):
+        return wan.stages(backbone, buckets, text_tokens or TEXT_TOKENS)
     raise no_export(backbone)
 
 
-def backbone_model(backbone: Backbone) -> dict[str, Any]:
-    """What a manifest says of a backbone; errors as `backbone_stages`."""
+def backbone_model(backbone: Backbone, text_tokens: int | None = None) -> dict[str, Any]:
+    """What a manifest says of a backbone; parameters and errors as those of `backbone_stages`."""
     if isinstance(backbone, MiniBackbone):
         return {
             "family": "mini",
@@ -45,6 +48,8 @@ def backbone_model(backbone: Backbone) -> dict[str, Any]:
             "tags": list(TAGS),
             "text_tokens": None,
         }
+    if isinstance(backbone, WanBackbone):
+        return wan.model(backbone, text_tokens or TEXT_TOKENS)
     raise no_export(backbone)
 
 
