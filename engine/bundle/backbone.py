@@ -71,9 +71,9 @@ class BundleBackbone:
 
         ConfigError where there is no engine for the shape of x and the runtime was named.
         """
+        bucket = self._bucket(x)
         sizes = [len(part.rows) for part in condition]
         split = zip(x.split(sizes), t.split(sizes), condition, strict=True)
-        bucket = self._bucket(x)
         parts = [
             self._fallback(*one) if bucket is None else self._evaluate(bucket, *one)
             for one in split
