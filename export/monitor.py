@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from ..engine.runtimes.tensorrt import library
+
+LOOK_UP = 0.2  # seconds between looks for a signal
 
 T = TypeVar("T")
 OnProgress = Callable[[str, float], None]  # stage, share that is done
@@ -91,11 +93,13 @@ def interruptible(build: Callable[[], T], monitor: Any) -> T:
     """`build()`, which a signal ends although the library would not notice it.
 
     Handlers of signals run in the main thread, between steps of Python: it waits here, and the
-    library works in another one.
+    library works in another one.  It looks up now and then, as another thread may get the signal.
     """
     with ThreadPoolExecutor(1, "tensorrt") as pool:
         future = pool.submit(build)
         try:
+            while not wait([future], timeout=LOOK_UP).done:
+                pass
             return future.result()
         except BaseException:
             monitor.stop()  # the pool waits for the build to end
