@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -14,14 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from dtg_restore.engine.bundle.manifest import MANIFEST, Component, Manifest, read_manifest
-from dtg_restore.engine.bundle.opened import open_bundle
-from dtg_restore.engine.errors import ConfigError, EngineError, InputError, Interrupted
-from dtg_restore.engine.restorer import Restorer
+from dtg_restore.engine.bundle.manifest import MANIFEST, read_manifest
+from dtg_restore.engine.errors import EngineError, InputError, Interrupted
 from dtg_restore.engine.sr import load_sr
 from dtg_restore.export import build as build_module
 from dtg_restore.export import store
-from dtg_restore.export.build import Built, build_bundle
+from dtg_restore.export.build import build_bundle
 from dtg_restore.export.meter import Step
 from dtg_restore.export.request import ExportRequest
 
