@@ -10,23 +10,29 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine.errors import ConfigError
-from ..engine.types import Progress
 from .text import duration, rate, size
 
 MODES = ("auto", "bar", "plain", "json", "none")
-LABELS = {"load": "loading", "refine": "refining", "restore": "writing"}
+LABELS = {
+    "load": "loading",
+    "refine": "refining",
+    "restore": "writing",
+    "export": "exporting",
+    "check": "checking",
+}
 
 
 @dataclass(frozen=True)
 class Status:
     """Where a run stands, in the figures of every form of report."""
 
-    progress: Progress
+    progress: Any
     elapsed: float
 
     @property
@@ -55,6 +61,46 @@ class Status:
         }
 
 
+def _saved(report: dict[str, Any]) -> int:
+    """Evaluations that a tolerance has saved."""
+    if report["elision"] is None:
+        return 0
+    cached = sum(report["caching"]["saved"].values())
+    return report["elision"]["saved"] + report["reuse"]["saved"] + cached
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """What was made and how long it took, on two lines."""
+    output, seconds = report["output"], dict(report["seconds"])
+    count, total = report["frames"]["count"], seconds.pop("total")
+    saved = _saved(report)
+    evaluations = f"{sum(report['evaluations'].values())} evaluations" + (
+        f" ({saved} saved)" if saved else ""
+    )
+    counted = {name: value for name, value in seconds.items() if value >= 0.01 * total}
+    stages = ", ".join(
+        f"{name} {value:.2g}" if value < 1 else f"{name} {value:.1f}"
+        for name, value in counted.items()
+    )
+    peak = ", ".join(f"{size(value)} ({k})" for k, value in report["peak_memory_bytes"].items())
+    return [
+        f"{output['path']}: {count} frames of {output['width']}x{output['height']} in "
+        f"{duration(total)} ({rate(count / total)} frames/s), {evaluations}",
+        f"seconds: {stages or 'none'}; peak memory {peak}",
+    ]
+
+
+class Form(NamedTuple):
+    """What is shown of one kind of work: its first stage, its figures, the lines at its end."""
+
+    stage: str
+    status: Callable[[Any, float], Status]
+    summary: Callable[[dict[str, Any]], list[str]]
+
+
+RESTORATION = Form("refine", Status, summary)
+
+
 class Reporter:
     """Says nothing; the base of those that do.
 
@@ -63,7 +109,8 @@ class Reporter:
 
     interval = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, form: Form = RESTORATION) -> None:
+        self._form = form
         self._start = self._shown = time.monotonic()
         self._last: Status | None = None
 
@@ -78,10 +125,10 @@ class Reporter:
         self._start = time.monotonic()
         self._shown = self._start - self.interval
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: Any) -> None:
         """The engine's `on_progress`."""
         now = time.monotonic()
-        self._last = Status(progress, now - self._start)
+        self._last = self._form.status(progress, now - self._start)
         if now - self._shown >= self.interval:
             self._shown = now
             self.show(self._last)
@@ -91,6 +138,10 @@ class Reporter:
 
     def finish(self, report: dict[str, Any]) -> None:
         pass
+
+    def _print_summary(self, report: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            print("\n".join(self._form.summary(report)), flush=True)
 
 
 class Plain(Reporter):
@@ -111,7 +162,7 @@ class Plain(Reporter):
     def finish(self, report: dict[str, Any]) -> None:
         if self._last:
             self.show(self._last)
-        _print_summary(report)
+        self._print_summary(report)
 
     def _print(self, text: str) -> None:
         with suppress(OSError, ValueError):
@@ -145,12 +196,12 @@ class Bar(Reporter):
 
     interval = 0.05
 
-    def __init__(self) -> None:
+    def __init__(self, form: Form = RESTORATION) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
         from rich.progress import TimeElapsedColumn as Elapsed
 
-        super().__init__()
+        super().__init__(form)
         columns = ("{task.description:8}", BarColumn(None), TaskProgressColumn())
         self._rich = Progress(
             *columns,
@@ -171,7 +222,7 @@ class Bar(Reporter):
 
     def begin(self) -> None:
         super().begin()
-        self._rich.reset(self._task, total=None, description=LABELS["refine"])
+        self._rich.reset(self._task, total=None, description=LABELS[self._form.stage])
 
     def show(self, status: Status) -> None:
         p = status.progress
@@ -186,48 +237,14 @@ class Bar(Reporter):
 
     def finish(self, report: dict[str, Any]) -> None:
         self._rich.stop()
-        _print_summary(report)
+        self._print_summary(report)
 
 
-def make_reporter(mode: str) -> Reporter:
+def make_reporter(mode: str, form: Form = RESTORATION) -> Reporter:
     """The reporter called `mode`; ConfigError for an unknown one."""
     if mode not in MODES:
         raise ConfigError(f"--progress is {mode!r}: it must be one of {', '.join(MODES)}")
     if mode == "auto":
         is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         mode = "bar" if is_terminal else "plain"
-    return {"bar": Bar, "plain": Plain, "json": JsonLines, "none": Reporter}[mode]()
-
-
-def _print_summary(report: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError):
-        print("\n".join(summary(report)), flush=True)
-
-
-def _saved(report: dict[str, Any]) -> int:
-    """Evaluations that a tolerance has saved."""
-    if report["elision"] is None:
-        return 0
-    cached = sum(report["caching"]["saved"].values())
-    return report["elision"]["saved"] + report["reuse"]["saved"] + cached
-
-
-def summary(report: dict[str, Any]) -> list[str]:
-    """What was made and how long it took, on two lines."""
-    output, seconds = report["output"], dict(report["seconds"])
-    count, total = report["frames"]["count"], seconds.pop("total")
-    saved = _saved(report)
-    evaluations = f"{sum(report['evaluations'].values())} evaluations" + (
-        f" ({saved} saved)" if saved else ""
-    )
-    counted = {name: value for name, value in seconds.items() if value >= 0.01 * total}
-    stages = ", ".join(
-        f"{name} {value:.2g}" if value < 1 else f"{name} {value:.1f}"
-        for name, value in counted.items()
-    )
-    peak = ", ".join(f"{size(value)} ({k})" for k, value in report["peak_memory_bytes"].items())
-    return [
-        f"{output['path']}: {count} frames of {output['width']}x{output['height']} in "
-        f"{duration(total)} ({rate(count / total)} frames/s), {evaluations}",
-        f"seconds: {stages or 'none'}; peak memory {peak}",
-    ]
+    return {"bar": Bar, "plain": Plain, "json": JsonLines, "none": Reporter}[mode](form)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ..backbones.base import Backbone
+from typing import TYPE_CHECKING
+
 from ..config import RestoreConfig
 from ..errors import ConfigError
 from ..registry import Entry, Registry
+
+if TYPE_CHECKING:  # or who imports a manifest first would meet a cycle
+    from ..backbones.base import Backbone
 
 # The first two wrap a backbone; the others open a component of a bundle, see `engines`.
 RUNTIMES = Registry(
