@@ -249,7 +249,7 @@ def test_one_tensor_given_twice_is_two_inputs(
             return a - b
 
     zeros = torch.zeros(2)
-    made = to_onnx(Stage("minus", Difference(), {"a": zeros, "b": zeros}, ("c",)), tmp_path)
+    made = to_onnx(Stage("minus", Difference().eval(), {"a": zeros, "b": zeros}, ("c",)), tmp_path)
     result = run(session(tmp_path / made.files[0]), {"a": torch.ones(2), "b": zeros})
     assert result.equal(torch.ones(2))
 
