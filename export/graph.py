@@ -81,16 +81,21 @@ def write(
     _name_axes(proto, stage)
     proto.producer_name, proto.producer_version = "dtg-restore", __version__
     onnx.helper.set_model_props(proto, dict(metadata))
-    content = proto.SerializeToString(deterministic=True)
-    path.write_bytes(content)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return checked(path)
+
+
+def checked(path: Path) -> Artefact:
+    """The graph that lies at `path`; EngineError where it is no valid ONNX."""
+    onnx = _require("onnx")
     try:
         onnx.checker.check_model(os.fspath(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EngineError(f"the exported graph is not valid ONNX: {error}") from error
-    data = data_file(path)
+    graph, data = read_graph(path).graph, data_file(path)
     files = (path.name, data.name) if data.exists() else (path.name,)
-    inputs, outputs = _specs(proto.graph.input), _specs(proto.graph.output)
-    return Artefact(files, inputs, outputs, hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Artefact(files, _specs(graph.input), _specs(graph.output), digest)
 
 
 def data_file(path: Path) -> Path:
