@@ -233,6 +233,7 @@ def test_weights_beside_the_graph(
     assert written[0] == written[1] and len(written[0][1]) > len(written[0][0]) / 2
     result = run(session(tmp_path / "a" / "upscale.onnx"), {"frames": frames})
     assert error(result, model.upscale(frames)) <= TOLERANCE
+    assert to_onnx(stage, tmp_path / "b").files == ("upscale.onnx",)  # and none is left behind
     monkeypatch.setattr(graph, "EXTERNAL", 0)  # the same of its own accord
     export_sr(model, tmp_path / "large.onnx", 5, 6)
     names = sorted(file.name for file in tmp_path.iterdir())
