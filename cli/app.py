@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .cache import cache
 from .embed import embed
+from .export import export
 from .info import info
+from .inspect import inspect
 from .plan import plan
 from .restore import restore
 
@@ -19,8 +22,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a bug, 2 usage or settings, 3 input or output, 4 weights or "
     "engine, 5 out of memory, 6 interrupted.",
 )
-for command in (restore, plan, embed, info):
+for command in (restore, plan, export, inspect, embed, info):
     app.command()(command)
+app.add_typer(cache, name="cache")
 
 
 def _show_version(wanted: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import wraps
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -135,6 +136,16 @@ Offline = Annotated[
         rich_help_panel="Machine",
     ),
 ]
+Bundle = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUNDLE",
+        help="Models that `dtg-restore export` has compiled: short for --backbone BUNDLE, and for "
+        "--sr BUNDLE where it has one and --sr is not given.",
+        show_default=False,
+        rich_help_panel="Models",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and what the engine does.")]
 Frames = Annotated[
     str | None,
@@ -150,16 +161,31 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that takes `config` and `frames` the options that they are made from."""
 
     @wraps(command)
-    def run(*, frames: str | None, offline: bool, debug: bool, **values: Any) -> None:
+    def run(
+        *,
+        context: typer.Context,
+        frames: str | None,
+        bundle: str | None,
+        offline: bool,
+        debug: bool,
+        **values: Any,
+    ) -> None:
         settings = {field.name: values.pop(field.name) for field in fields(RestoreConfig)}
         settings |= {name: parse_size(name, settings[name]) for name in SIZES}
+        if bundle is not None:
+            settings |= _models_of(bundle, context)
+        if takes_context:
+            values["context"] = context
         config = RestoreConfig(**settings)
         logging.getLogger("dtg_restore").debug("settings: %s", config)
         command(config=config, frames=parse_frames(frames), **values)
 
-    own = [p for p in _parameters(command) if p.name not in ("config", "frames")]
+    own = [p for p in _parameters(command) if p.name not in ("context", "config", "frames")]
+    takes_context = "context" in signature(command).parameters
     added = [
+        Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context),
         _parameter("frames", Frames, None),
+        _parameter("bundle", Bundle, None),
         *(_setting(name, group) for group, rows in SETTINGS.items() for name in rows),
         _parameter("offline", Offline, False),
         _parameter("debug", Debug, False),
@@ -167,6 +193,20 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature(command).replace(parameters=own + added)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in own + added}
     return run
+
+
+def _models_of(bundle: str, context: typer.Context) -> dict[str, str]:
+    """The settings that --bundle is short for; ConfigError where --backbone is given as well."""
+    given = {
+        name
+        for name in ("backbone", "sr")
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if "backbone" in given:
+        raise ConfigError("--bundle and --backbone exclude each other: a bundle has its backbone")
+    from ..engine.bundle.settings import opened_with
+
+    return {name: path for name, path in opened_with(Path(bundle)).items() if name not in given}
 
 
 def _parameters(command: Callable[..., None]) -> list[Parameter]:

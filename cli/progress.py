@@ -10,23 +10,30 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine.errors import ConfigError
-from ..engine.types import Progress
 from .text import duration, rate, size
 
 MODES = ("auto", "bar", "plain", "json", "none")
-LABELS = {"load": "loading", "refine": "refining", "restore": "writing"}
+LABELS = {
+    "load": "loading",
+    "refine": "refining",
+    "restore": "writing",
+    "calibrate": "calibrating",
+    "export": "exporting",
+    "check": "checking",
+}
 
 
 @dataclass(frozen=True)
 class Status:
     """Where a run stands, in the figures of every form of report."""
 
-    progress: Progress
+    progress: Any
     elapsed: float
 
     @property
@@ -53,155 +60,6 @@ class Status:
             "eta_seconds": self.eta,
             "elapsed_seconds": round(self.elapsed, 3),
         }
-
-
-class Reporter:
-    """Says nothing; the base of those that do.
-
-    `interval` is the least time in seconds between two reports of progress.
-    """
-
-    interval = 0.0
-
-    def __init__(self) -> None:
-        self._start = self._shown = time.monotonic()
-        self._last: Status | None = None
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def begin(self) -> None:
-        """The models are loaded: the clock starts."""
-        self._start = time.monotonic()
-        self._shown = self._start - self.interval
-
-    def __call__(self, progress: Progress) -> None:
-        """The engine's `on_progress`."""
-        now = time.monotonic()
-        self._last = Status(progress, now - self._start)
-        if now - self._shown >= self.interval:
-            self._shown = now
-            self.show(self._last)
-
-    def show(self, status: Status) -> None:
-        pass
-
-    def finish(self, report: dict[str, Any]) -> None:
-        pass
-
-
-class Plain(Reporter):
-    """A line every few seconds, and one at the end: for logs."""
-
-    interval = 3.0
-
-    def __enter__(self) -> Reporter:
-        self._print("loading")
-        return self
-
-    def show(self, status: Status) -> None:
-        p = status.progress
-        share = "  ?%" if p.fraction is None else f"{p.fraction:4.0%}"
-        label = LABELS.get(p.stage, p.stage)
-        self._print(f"[{duration(status.elapsed)}] {label:8} {share}  {status.text()}")
-
-    def finish(self, report: dict[str, Any]) -> None:
-        if self._last:
-            self.show(self._last)
-        _print_summary(report)
-
-    def _print(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
-
-
-class JsonLines(Reporter):
-    """One object a line: events "load", "progress", "done"."""
-
-    interval = 0.25
-
-    def __enter__(self) -> Reporter:
-        self._print("load", {})
-        return self
-
-    def show(self, status: Status) -> None:
-        self._print("progress", status.data())
-
-    def finish(self, report: dict[str, Any]) -> None:
-        if self._last:
-            self.show(self._last)
-        self._print("done", {"report": report})
-
-    def _print(self, event: str, data: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):
-            print(json.dumps({"event": event} | data), flush=True)
-
-
-class Bar(Reporter):
-    """A bar for terminals."""
-
-    interval = 0.05
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-        from rich.progress import TimeElapsedColumn as Elapsed
-
-        super().__init__()
-        columns = ("{task.description:8}", BarColumn(None), TaskProgressColumn())
-        self._rich = Progress(
-            *columns,
-            TextColumn("{task.fields[text]}"),
-            Elapsed(),
-            console=Console(stderr=True),
-            expand=True,
-            transient=True,
-        )
-        self._task = self._rich.add_task(LABELS["load"], total=None, text="")
-
-    def __enter__(self) -> Reporter:
-        self._rich.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._rich.stop()
-
-    def begin(self) -> None:
-        super().begin()
-        self._rich.reset(self._task, total=None, description=LABELS["refine"])
-
-    def show(self, status: Status) -> None:
-        p = status.progress
-        known = p.fraction is not None
-        self._rich.update(
-            self._task,
-            description=LABELS.get(p.stage, p.stage),
-            total=1.0 if known else None,
-            completed=p.fraction if known else 0,
-            text=status.text(),
-        )
-
-    def finish(self, report: dict[str, Any]) -> None:
-        self._rich.stop()
-        _print_summary(report)
-
-
-def make_reporter(mode: str) -> Reporter:
-    """The reporter called `mode`; ConfigError for an unknown one."""
-    if mode not in MODES:
-        raise ConfigError(f"--progress is {mode!r}: it must be one of {', '.join(MODES)}")
-    if mode == "auto":
-        is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        mode = "bar" if is_terminal else "plain"
-    return {"bar": Bar, "plain": Plain, "json": JsonLines, "none": Reporter}[mode]()
-
-
-def _print_summary(report: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError):
-        print("\n".join(summary(report)), flush=True)
 
 
 def _saved(report: dict[str, Any]) -> int:
@@ -231,3 +89,164 @@ def summary(report: dict[str, Any]) -> list[str]:
         f"{duration(total)} ({rate(count / total)} frames/s), {evaluations}",
         f"seconds: {stages or 'none'}; peak memory {peak}",
     ]
+
+
+class Form(NamedTuple):
+    """What is shown of one kind of work: its first stage, its figures, the lines at its end."""
+
+    stage: str
+    status: Callable[[Any, float], Status]
+    summary: Callable[[dict[str, Any]], list[str]]
+
+
+RESTORATION = Form("refine", Status, summary)
+
+
+class Reporter:
+    """Says nothing; the base of those that do.
+
+    `interval` is the least time in seconds between two reports of progress.
+    """
+
+    interval = 0.0
+
+    def __init__(self, form: Form = RESTORATION) -> None:
+        self._form = form
+        self._start = self._shown = time.monotonic()
+        self._last: Status | None = None  # that was told of, and ...
+        self._seen: Status | None = None  # ... that was shown
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def begin(self) -> None:
+        """The models are loaded: the clock starts."""
+        self._start = time.monotonic()
+        self._shown = self._start - self.interval
+
+    def __call__(self, progress: Any) -> None:
+        """The engine's `on_progress`."""
+        now = time.monotonic()
+        self._last = self._form.status(progress, now - self._start)
+        if now - self._shown >= self.interval:
+            self._shown, self._seen = now, self._last
+            self.show(self._last)
+
+    def show(self, status: Status) -> None:
+        pass
+
+    def finish(self, report: dict[str, Any]) -> None:
+        pass
+
+    def _print_summary(self, report: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            print("\n".join(self._form.summary(report)), flush=True)
+
+
+class Plain(Reporter):
+    """A line every few seconds, and one at the end: for logs."""
+
+    interval = 3.0
+
+    def __enter__(self) -> Reporter:
+        self._print("loading")
+        return self
+
+    def show(self, status: Status) -> None:
+        p = status.progress
+        share = "  ?%" if p.fraction is None else f"{p.fraction:4.0%}"
+        label = LABELS.get(p.stage, p.stage)
+        self._print(f"[{duration(status.elapsed)}] {label:8} {share}  {status.text()}")
+
+    def finish(self, report: dict[str, Any]) -> None:
+        if self._last and self._last is not self._seen:
+            self.show(self._last)
+        self._print_summary(report)
+
+    def _print(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+
+class JsonLines(Reporter):
+    """One object a line: events "load", "progress", "done"."""
+
+    interval = 0.25
+
+    def __enter__(self) -> Reporter:
+        self._print("load", {})
+        return self
+
+    def show(self, status: Status) -> None:
+        self._print("progress", status.data())
+
+    def finish(self, report: dict[str, Any]) -> None:
+        if self._last and self._last is not self._seen:
+            self.show(self._last)
+        self._print("done", {"report": report})
+
+    def _print(self, event: str, data: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            print(json.dumps({"event": event} | data), flush=True)
+
+
+class Bar(Reporter):
+    """A bar for terminals."""
+
+    interval = 0.05
+
+    def __init__(self, form: Form = RESTORATION) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.progress import TimeElapsedColumn as Elapsed
+
+        super().__init__(form)
+        columns = ("{task.description:8}", BarColumn(None), TaskProgressColumn())
+        self._rich = Progress(
+            *columns,
+            TextColumn("{task.fields[text]}"),
+            Elapsed(),
+            console=Console(stderr=True),
+            expand=True,
+            transient=True,
+        )
+        self._task = self._rich.add_task(LABELS["load"], total=None, text="")
+
+    def __enter__(self) -> Reporter:
+        self._rich.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._rich.stop()
+
+    def begin(self) -> None:
+        super().begin()
+        self._rich.reset(self._task, total=None, description=LABELS[self._form.stage])
+
+    def show(self, status: Status) -> None:
+        p = status.progress
+        known = p.fraction is not None
+        self._rich.update(
+            self._task,
+            description=LABELS.get(p.stage, p.stage),
+            total=1.0 if known else None,
+            completed=p.fraction if known else 0,
+            text=status.text(),
+        )
+
+    def finish(self, report: dict[str, Any]) -> None:
+        self._rich.stop()
+        self._print_summary(report)
+
+
+def make_reporter(mode: str, form: Form = RESTORATION) -> Reporter:
+    """The reporter called `mode`; ConfigError for an unknown one."""
+    if mode not in MODES:
+        raise ConfigError(f"--progress is {mode!r}: it must be one of {', '.join(MODES)}")
+    if mode == "auto":
+        is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        mode = "bar" if is_terminal else "plain"
+    return {"bar": Bar, "plain": Plain, "json": JsonLines, "none": Reporter}[mode](form)

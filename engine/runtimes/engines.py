@@ -27,6 +27,15 @@ def executor(runtime: str, made_for: str) -> str:
     return runtime
 
 
+def reasons(runtime: str) -> list[str]:
+    """Why this installation cannot execute with the runtime; none where it can."""
+    entry = RUNTIMES.get(runtime)
+    if runtime not in COMPILED:
+        return []
+    found: list[str] = entry.sibling("reasons")(*PROVIDER.get(runtime, ()))
+    return found
+
+
 def open_engine(runtime: str, folder: Path, component: Component, device: torch.device) -> Engine:
     """The component of the bundle in `folder`, executed by `runtime`.
 
