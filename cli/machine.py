@@ -80,9 +80,10 @@ def hardware() -> dict[str, Any]:
 def runtime(entry: Any) -> dict[str, Any]:
     import torch
 
+    from ..engine.runtimes import COMPILED
     from ..engine.runtimes.engines import reasons
 
-    found = reasons(entry.name)
+    found = reasons(entry.name) if entry.name in COMPILED else []
     if entry.name in NEEDS_GPU and not torch.cuda.is_available():
         found.append("it needs a GPU")
     return _row(entry.name, found, detail=entry.facts)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..bundle.manifest import Component
 from ..errors import ConfigError
-from . import COMPILED, EXECUTORS, RUNTIMES
+from . import COMPILED, EXECUTORS, RUNTIMES, aot, ort, tensorrt
 from .base import Engine
 
 
@@ -28,12 +29,13 @@ def executor(runtime: str, made_for: str) -> str:
 
 
 def reasons(runtime: str) -> list[str]:
-    """Why this installation cannot execute with the runtime; none where it can."""
-    entry = RUNTIMES.get(runtime)
-    if runtime not in COMPILED:
-        return []
-    found: list[str] = entry.sibling("reasons")(*PROVIDER.get(runtime, ()))
-    return found
+    """Why this installation cannot execute bundles by `runtime`; none where it can."""
+    checks = {
+        "aot": aot.reasons,
+        "tensorrt": tensorrt.reasons,
+        "ort-tensorrt": partial(ort.reasons, "tensorrt"),
+    }
+    return checks.get(runtime, partial(ort.reasons, "cpu"))()
 
 
 def open_engine(runtime: str, folder: Path, component: Component, device: torch.device) -> Engine:

@@ -1,7 +1,7 @@
 """What every runtime owes its caller, in one test for all of them, on a small `mini`.
 
-The runtimes of bundles run here as engines of one component.  TensorRT needs a GPU; a stand-in for
-its library is in its own tests.
+The runtimes of bundles run here as engines of one component; TensorRT does on a GPU, and everywhere
+with a stand-in for its library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.errors import ConfigError, EngineError
 from dtg_restore.engine.runtimes import COMPILED, EXECUTORS, RUNTIMES
 from dtg_restore.engine.runtimes.base import Engine
-from dtg_restore.engine.runtimes.engines import executor, open_engine
+from dtg_restore.engine.runtimes.engines import executor, open_engine, reasons
 from dtg_restore.engine.runtimes.graph import GraphBackbone
 from dtg_restore.engine.schedule import Node
 from dtg_restore.export.aot import to_aot
@@ -28,32 +28,31 @@ from dtg_restore.export.mini import velocity_stage
 from dtg_restore.export.onnx import to_onnx
 from dtg_restore.export.ort import to_ort
 from dtg_restore.export.stage import Artefact, OpenAxis, Stage
+from dtg_restore.export.tensorrt import TensorRTOptions, to_tensorrt
 from dtg_restore.export.velocity import flatten, unroll
 
 CPU = torch.device("cpu")
 SIZE = (2, 4, 16, 24)  # B, T, H, W
 NODES = [Node(0.4 - 0.1 * i, 0.3 - 0.1 * i, 1.5, 1.5, -0.5) for i in range(4)]
 TOLERANCE = 1e-5  # of the largest value
-ENGINES = ["onnx", "ort", "aot", pytest.param("tensorrt", marks=pytest.mark.tensorrt)]
-
-PACKAGES = {"aot": (), "tensorrt": ("onnx", "onnxscript", "tensorrt")}
-PACKAGES |= dict.fromkeys(("onnx", "ort"), ("onnx", "onnxscript", "onnxruntime"))
+STAND_IN = "tensorrt, a stand-in"
+ENGINES = ["onnx", "ort", "aot", STAND_IN]
+ENGINES += [pytest.param("tensorrt", marks=pytest.mark.tensorrt)]
 
 Call = Callable[[Tensor, Tensor, Any], Tensor]  # x, t, condition
 
 
-def to_plan(stage: Stage, folder: Path) -> Artefact:
-    from dtg_restore.export.tensorrt import to_tensorrt
+def compile_stage(label: str, stage: Stage, folder: Path, device: torch.device) -> Artefact:
+    if label == "aot":
+        return to_aot(stage, folder, device)
+    if label.startswith("tensorrt"):
+        return to_tensorrt(stage, folder, TensorRTOptions(device=device))
+    artefact = to_onnx(stage, folder)
+    return to_ort(artefact, folder, device) if label == "ort" else artefact
 
-    return to_tensorrt(stage, folder)
 
-
-TARGETS: dict[str, Callable[[Stage, Path], Artefact]] = {
-    "onnx": to_onnx,
-    "ort": lambda stage, folder: to_ort(to_onnx(stage, folder), folder, CPU),
-    "aot": lambda stage, folder: to_aot(stage, folder, CPU),
-    "tensorrt": to_plan,
-}
+def device_of(label: str) -> torch.device:
+    return torch.device("cuda:0" if label == "tensorrt" else "cpu")
 
 
 class Sharing(nn.Module):
@@ -76,28 +75,41 @@ def sharing_stage() -> Stage:
     return Stage("sharing", Sharing().eval(), inputs, ("y", "rows", "part", "ends", "n2"), axes)
 
 
-def device_of(runtime: str) -> torch.device:
-    return torch.device("cuda:0" if runtime == "tensorrt" else "cpu")
-
-
 @pytest.fixture(scope="module")
-def opened(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Engine]:
-    """The engine of a stage for a runtime, compiled when it is asked for first."""
+def compiled(
+    weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], tuple[Path, Component]]:
+    """A stage ("velocity" or "sharing") for a runtime, compiled when it is asked for first."""
 
     @cache
-    def opened(runtime: str, name: str = "velocity") -> Engine:
-        for package in PACKAGES[runtime]:
-            pytest.importorskip(package, reason=f"{package} is not installed")
-        if runtime == "tensorrt" and not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-        folder, device = tmp_path_factory.mktemp(runtime), device_of(runtime)
+    def compiled(label: str, name: str) -> tuple[Path, Component]:
+        folder, device = tmp_path_factory.mktemp("stage"), device_of(label)
         if name == "velocity":
             stage = velocity_stage(load_mini(weights, device, torch.float32), SIZE)
         else:
             stage = sharing_stage()
-        artefact = TARGETS[runtime](stage, folder)
+        artefact = compile_stage(label, stage, folder, device)
         assert sorted(artefact.files) == sorted(path.name for path in folder.iterdir())
-        return open_engine(runtime, folder, Component(*artefact), device)
+        return folder, Component(*artefact)
+
+    return compiled
+
+
+@pytest.fixture
+def opened(compiled: Any, request: pytest.FixtureRequest) -> Callable[..., Engine]:
+    """Opens a stage for a runtime."""
+
+    def opened(label: str, name: str = "velocity") -> Engine:
+        if label == STAND_IN:
+            request.getfixturevalue("make_tensorrt")("10.3.0")
+        runtime = label.partition(",")[0]
+        if missing := reasons(runtime):
+            pytest.skip("; ".join(missing))
+        if label != "aot":
+            pytest.importorskip("onnxscript", reason="torch exports to ONNX by onnxscript")
+        if label == "tensorrt" and not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        return open_engine(runtime, *compiled(label, name), device_of(label))
 
     return opened
 
@@ -195,8 +207,9 @@ def test_results_share_no_memory(runtime: str, opened: Callable[..., Engine]) ->
     for result, expected in zip(results.values(), want, strict=True):
         assert result.is_contiguous() and error(result.cpu(), expected) <= TOLERANCE
     again = engine(inputs)
-    for result in results.values():
-        result.fill_(-1)  # who owns memory may write to it
+    with torch.inference_mode():
+        for result in results.values():
+            result.fill_(-1)  # who owns memory may write to it
     for (name, result), expected in zip(again.items(), want, strict=True):
         assert error(result.cpu(), expected) <= TOLERANCE, name
     assert torch.equal(inputs["x"].cpu(), stage.inputs["x"])
