@@ -38,7 +38,7 @@ def tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """The stand-in for TensorRT, as either version; the processor is the GPU."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    from dtg_restore.engine.runtimes.tensorrt import bridge
+    from dtg_restore.engine.runtimes import tensorrt as runtime
 
     path = Path(__file__).parent / "stand_ins" / "tensorrt.py"
     spec = importlib.util.spec_from_file_location("tensorrt", path)
@@ -49,9 +49,10 @@ def tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     module.__version__ = request.param
     for name, value in _processor_as_gpu().items():
         monkeypatch.setattr(torch.cuda, name, value)
-    bridge.cache_clear()
+    monkeypatch.setattr(runtime, "ALIGNMENT", module.ALIGNMENT)
+    runtime.bridge.cache_clear()
     yield module
-    bridge.cache_clear()
+    runtime.bridge.cache_clear()
 
 
 def _processor_as_gpu() -> dict[str, Any]:
