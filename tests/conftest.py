@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,26 +33,35 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(params=["10.3.0", "11.4.0.106"])
-def tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The stand-in for TensorRT, as either version; the processor is the GPU."""
+@pytest.fixture
+def make_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Puts the stand-in for TensorRT, as that version, in its place; the processor is the GPU."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     from dtg_restore.engine.runtimes import tensorrt as runtime
 
-    path = Path(__file__).parent / "stand_ins" / "tensorrt.py"
-    spec = importlib.util.spec_from_file_location("tensorrt", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    spec.loader.exec_module(module)
-    module.__version__ = request.param
-    for name, value in _processor_as_gpu().items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(runtime, "ALIGNMENT", module.ALIGNMENT)
+    def make_tensorrt(version: str) -> Any:
+        path = Path(__file__).parent / "stand_ins" / "tensorrt.py"
+        spec = importlib.util.spec_from_file_location("tensorrt", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        spec.loader.exec_module(module)
+        module.__version__ = version
+        for name, value in _processor_as_gpu().items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(runtime, "ALIGNMENT", module.ALIGNMENT)
+        runtime.bridge.cache_clear()
+        return module
+
+    yield make_tensorrt
     runtime.bridge.cache_clear()
-    yield module
-    runtime.bridge.cache_clear()
+
+
+@pytest.fixture(params=["10.3.0", "11.4.0.106"])
+def tensorrt(request: pytest.FixtureRequest, make_tensorrt: Callable[[str], Any]) -> Any:
+    """The stand-in for TensorRT, as either version; the processor is the GPU."""
+    return make_tensorrt(request.param)
 
 
 def _processor_as_gpu() -> dict[str, Any]:
