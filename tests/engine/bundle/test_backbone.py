@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor
 
 from dtg_restore.engine.backbones import load_backbone
+from dtg_restore.engine.backbones.base import Bucket
+from dtg_restore.engine.backbones.facts import MINI
 from dtg_restore.engine.config import DTG, RestoreConfig
 from dtg_restore.engine.errors import ConfigError
 from dtg_restore.engine.restorer import Restorer
+from dtg_restore.engine.runtimes import on_runtime
 from dtg_restore.engine.runtimes.graph import GraphBackbone
 from dtg_restore.engine.schedule import nodes
 
@@ -155,3 +159,22 @@ def test_report_names_bundle_and_runtime(
     assert ours["plan"]["bucket"]["width"] == 24 and theirs["plan"]["bucket"] is None
     other = open_small(bundle, chunk=6).restore_file(source, tmp_path / "other")
     assert other["runtime"]["name"] == "eager" and other["plan"]["bucket"] is None
+
+
+@pytest.mark.parametrize(
+    ("compiled_for", "runtime", "recorded"),
+    [
+        ("tensorrt", "auto", True),
+        ("tensorrt", "tensorrt", False),
+        ("ort", "auto", False),
+        ("aot", "auto", False),
+    ],
+)
+def test_calls_of_tensorrt_are_recorded(compiled_for: str, runtime: str, recorded: bool) -> None:
+    class OnGpu:
+        facts = replace(MINI, buckets=(Bucket(4, 16, 24, (2,)),), runtime=compiled_for)
+        device, attend = torch.device("cuda:0"), None
+
+    backbone: Any = OnGpu()
+    found = on_runtime(RestoreConfig(runtime=runtime), backbone)
+    assert isinstance(found, GraphBackbone) == recorded and (recorded or found is backbone)
