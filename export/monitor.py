@@ -52,11 +52,11 @@ def make_monitor(report: Callable[[float], None] | None) -> Any:
     `stop` ends the build at its next step.  So does what `report` raises; it is `problem` then, as
     nothing may be raised into the library.
     """
-    trt = library()
+    base: Any = library().IProgressMonitor
 
-    class Monitor(trt.IProgressMonitor):
+    class Monitor(base):
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
+            base.__init__(self)  # the library asks for this form
             self.problem: BaseException | None = None
             self._is_stopped = False
             self._phases, self._lock = Phases(), threading.Lock()
