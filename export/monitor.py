@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from ..engine.runtimes.tensorrt import library
+
+LOOK_UP = 0.2  # seconds between looks for a signal
 
 T = TypeVar("T")
 OnProgress = Callable[[str, float], None]  # stage, share that is done
@@ -50,11 +52,11 @@ def make_monitor(report: Callable[[float], None] | None) -> Any:
     `stop` ends the build at its next step.  So does what `report` raises; it is `problem` then, as
     nothing may be raised into the library.
     """
-    trt = library()
+    base: Any = library().IProgressMonitor
 
-    class Monitor(trt.IProgressMonitor):
+    class Monitor(base):
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
+            base.__init__(self)  # the library asks for this form
             self.problem: BaseException | None = None
             self._is_stopped = False
             self._phases, self._lock = Phases(), threading.Lock()
@@ -91,11 +93,13 @@ def interruptible(build: Callable[[], T], monitor: Any) -> T:
     """`build()`, which a signal ends although the library would not notice it.
 
     Handlers of signals run in the main thread, between steps of Python: it waits here, and the
-    library works in another one.
+    library works in another one.  It looks up now and then, as another thread may get the signal.
     """
     with ThreadPoolExecutor(1, "tensorrt") as pool:
         future = pool.submit(build)
         try:
+            while not wait([future], timeout=LOOK_UP).done:
+                pass
             return future.result()
         except BaseException:
             monitor.stop()  # the pool waits for the build to end

@@ -99,7 +99,9 @@ def _serialized(engine: Any) -> Any:
 
 def _changed(manifest: Manifest, folder: Path, name: str, onnx_sha256: str) -> Manifest:
     component = replace(manifest.components[name], onnx_sha256=onnx_sha256)
-    files = {f: FileFacts(file_sha256(folder / f), (folder / f).stat().st_size) for f in component.files}
+    files = {
+        f: FileFacts(file_sha256(folder / f), (folder / f).stat().st_size) for f in component.files
+    }
     key = hashlib.sha256(f"{manifest.key} {name} {onnx_sha256}".encode()).hexdigest()
     return replace(
         manifest,
@@ -107,4 +109,3 @@ def _changed(manifest: Manifest, folder: Path, name: str, onnx_sha256: str) -> M
         components=manifest.components | {name: component},
         files=manifest.files | files,
     )
-

@@ -42,7 +42,7 @@ def attach(config: Any, device: torch.device) -> Any:
 
 
 def keep(config: Any, cache: Any, device: torch.device) -> None:
-    """Add what the build has measured to the file; a cache that cannot be written is done without."""
+    """Add what the build has measured to the file, if that can be written."""
     path = timing_file(device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,9 @@
 
 Nothing here waits for the device, and nothing is allocated by the library during a call, so that a
 call can be recorded in a CUDA graph: results and the scratch memory of a pass come from torch's
-allocator, which hands memory on in the order of the stream.  So engines of several shapes share
-their scratch memory, as layers of torch do.  Telling a context an address costs about a microsecond;
-that is why results can be new memory at every call.
+allocator, which hands memory on in the order of the stream.  So results are the caller's own at
+every call, which costs a context nothing but being told another address, and engines of several
+shapes share their scratch memory, as layers of torch do.
 
 Written against the interfaces of TensorRT 10 (from 10.3 on) and 11.
 """
@@ -83,7 +83,7 @@ class TensorRTEngine:
             results = new_outputs(self.outputs, sizes, self.device)
             for name, tensor in (given | results).items():
                 self._bind(name, tensor)
-            # Held until the pass is queued: whoever gets this memory next comes later in the stream.
+            # Held until the pass is queued: whoever gets it next comes later in the stream.
             scratch = torch.empty(self._scratch, dtype=torch.uint8, device=self.device)
             self._context.set_device_memory(scratch.data_ptr(), self._scratch)
             self._execute()
@@ -167,9 +167,11 @@ def bridge() -> Any:
         trt.ILogger.INFO: logging.DEBUG,
     }
 
-    class Bridge(trt.ILogger):
+    base: Any = trt.ILogger
+
+    class Bridge(base):
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+            base.__init__(self)  # the library asks for this form
             self.errors: deque[str] = deque(maxlen=8)
 
         def log(self, severity: Any, msg: str) -> None:
@@ -235,8 +237,10 @@ def refit_plan(engine: Any, onnx: Path) -> None:
 
 def parser_errors(parser: Any) -> str:
     """Everything that a parser of ONNX files has found, each with its place."""
-    found = [parser.get_error(index) for index in range(parser.num_errors)]
-    return "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".strip() for e in found)
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return "; ".join(
+        f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip() for error in errors
+    )
 
 
 def _place_weights(engine: Any) -> bool:

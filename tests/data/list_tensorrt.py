@@ -14,6 +14,7 @@ Layers of networks are left out, as networks come from ONNX files.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ def read_listing(path: Path) -> tuple[str, dict[tuple[str, str], list[Member]]]:
 def lines_of(trt: Any) -> Iterator[str]:
     owners = [v for n, v in vars(trt).items() if isinstance(v, type) and not n.endswith("Layer")]
     for owner in owners:
-        for name in ["__init__", *(n for n in dir(owner) if not n.startswith(("_", "add_")))]:
+        layers = "add_" if owner.__name__ == "INetworkDefinition" else "_"
+        for name in ["__init__", *(n for n in dir(owner) if not n.startswith(("_", layers)))]:
             member = getattr(owner, name)
             is_value = hasattr(owner, "__members__") and isinstance(member, owner)
             yield from _lines(owner.__name__, name, "" if is_value else member.__doc__ or "")
@@ -87,5 +89,5 @@ def split(parameters: str) -> list[str]:
 if __name__ == "__main__":
     import tensorrt
 
-    print(f"# TensorRT {tensorrt.__version__}")
-    print("\n".join(sorted(set(lines_of(tensorrt)))))
+    lines = [f"# TensorRT {tensorrt.__version__}", *sorted(set(lines_of(tensorrt)))]
+    sys.stdout.write("\n".join(lines) + "\n")

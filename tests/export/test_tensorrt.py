@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from dtg_restore.engine.bundle.manifest import (
 )
 from dtg_restore.engine.errors import ConfigError, EngineError, Interrupted
 from dtg_restore.engine.runtimes.tensorrt import TensorRTEngine, open_engine
+from dtg_restore.export import tensorrt as built
+from dtg_restore.export.graph import OPSET, weights_sha256
 from dtg_restore.export.monitor import Phases
 from dtg_restore.export.onnx import to_onnx
 from dtg_restore.export.refit import refit, refit_component
@@ -30,8 +34,29 @@ from dtg_restore.export.stage import Artefact, OpenAxis, Stage
 from dtg_restore.export.tensorrt import TensorRTOptions, to_tensorrt
 from dtg_restore.export.timing_cache import timing_file
 
+ToOnnx = Callable[[Stage, Path], Artefact]
 CPU = torch.device("cpu")
 HERE = TensorRTOptions(device=CPU)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def onnx_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToOnnx]:
+    """`to_onnx`, by which each stage is traced once; that takes most of the time here."""
+    folder, known = tmp_path_factory.mktemp("onnx"), {}
+
+    def cached(stage: Stage, target: Path, opset: int = OPSET) -> Artefact:
+        weights = weights_sha256(stage.module)
+        place = folder / f"{stage.name}-{weights[:8]}-{bool(stage.open_axes)}-{opset}"
+        if place not in known:
+            place.mkdir()
+            known[place] = to_onnx(stage, place, opset)
+        for file in known[place].files:
+            shutil.copyfile(place / file, target / file)
+        return known[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(built, "to_onnx", cached)
+        yield cached
 
 
 class Affine(nn.Module):
@@ -73,11 +98,11 @@ def assert_equal(results: dict[str, Tensor], stage: Stage, inputs: dict[str, Ten
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_plan_computes_what_the_module_does(tensorrt: Any, tmp_path: Path) -> None:
+def test_plan_computes_what_the_module_does(tensorrt: Any, tmp_path: Path, onnx_of: ToOnnx) -> None:
     stage = make_stage()
     artefact = to_tensorrt(stage, tmp_path, HERE)
     assert artefact.files == (f"{stage.name}.plan",)
-    assert artefact.onnx_sha256 == to_onnx(stage, tmp_path / "..").onnx_sha256
+    assert artefact.onnx_sha256 == onnx_of(stage, tmp_path.parent).onnx_sha256
     assert [file.name for file in tmp_path.iterdir()] == list(artefact.files)
     engine = opened(tmp_path, artefact)
     assert_equal(engine(stage.inputs), stage, stage.inputs)
@@ -151,11 +176,10 @@ def test_plan_for_later_versions(tensorrt: Any, tmp_path: Path) -> None:
     assert_equal(opened(tmp_path, lasting)(stage.inputs), stage, stage.inputs)
 
 
-def test_refit(tensorrt: Any, tmp_path: Path) -> None:
+def test_refit(tensorrt: Any, tmp_path: Path, onnx_of: ToOnnx) -> None:
     old, new = make_stage(0), make_stage(1)
     artefact = to_tensorrt(old, tmp_path, replace(HERE, refit=True))
-    (tmp_path / "new").mkdir()
-    onnx = tmp_path / "new" / to_onnx(new, tmp_path / "new").files[0]
+    onnx = tmp_path / onnx_of(new, tmp_path).files[0]
     plan = tmp_path / artefact.files[0]
     for target in (tmp_path / "other.plan", plan, plan):  # what is refitted can be again
         refit(plan, onnx, target, CPU)
@@ -163,12 +187,12 @@ def test_refit(tensorrt: Any, tmp_path: Path) -> None:
         assert_equal(engine(old.inputs), new, old.inputs)
 
 
-def test_refit_of_what_does_not_fit(tensorrt: Any, tmp_path: Path) -> None:
+def test_refit_of_what_does_not_fit(tensorrt: Any, tmp_path: Path, onnx_of: ToOnnx) -> None:
     stage = make_stage()
     artefact = to_tensorrt(stage, tmp_path, replace(HERE, refit=True))
     plan, before = tmp_path / artefact.files[0], (tmp_path / artefact.files[0]).read_bytes()
-    other = Stage("other", nn.Linear(4, 5), {"x": torch.rand(2, 4)}, ("y",))
-    onnx = tmp_path / to_onnx(other, tmp_path).files[0]
+    other = Stage("other", nn.Linear(4, 5).eval(), {"x": torch.rand(2, 4)}, ("y",))
+    onnx = tmp_path / onnx_of(other, tmp_path).files[0]
     with pytest.raises(EngineError, match="does not have the weights .*no such weights"):
         refit(plan, onnx, plan, CPU)
     with pytest.raises(EngineError, match="cannot read the file"):
@@ -191,12 +215,12 @@ def make_bundle(folder: Path, artefact: Artefact, name: str) -> None:
 
 
 @pytest.mark.parametrize("strip", [False, True])
-def test_refit_of_a_component(tensorrt: Any, tmp_path: Path, strip: bool) -> None:
+def test_refit_of_a_component(tensorrt: Any, tmp_path: Path, onnx_of: ToOnnx, strip: bool) -> None:
     old, new, bundle = make_stage(0), make_stage(1), tmp_path / "bundle"
     bundle.mkdir()
     artefact = to_tensorrt(old, bundle, replace(HERE, refit=True, strip=strip))
     make_bundle(bundle, artefact, old.name)
-    onnx = tmp_path / to_onnx(new, tmp_path).files[0]
+    onnx = tmp_path / onnx_of(new, tmp_path).files[0]
     refit_component(bundle, old.name, onnx, CPU)
     manifest = read_manifest(bundle)
     component = manifest.components[old.name]
@@ -226,7 +250,7 @@ def test_operators_are_checked_before_the_parser(tensorrt: Any, tmp_path: Path) 
         def forward(self, x: Tensor) -> Tensor:
             return torch.bernoulli(x)
 
-    stage = Stage("draws", Draws(), {"x": torch.rand(2, 3)}, ("y",))
+    stage = Stage("draws", Draws().eval(), {"x": torch.rand(2, 3)}, ("y",))
     with pytest.raises(EngineError, match="draws: Bernoulli is not supported"):
         to_tensorrt(stage, tmp_path, HERE)
     assert not list(tmp_path.iterdir())
@@ -293,7 +317,10 @@ def test_timings_are_kept_and_used(
     monkeypatch.setattr(tensorrt.Builder, "build_serialized_network", build)
     to_tensorrt(make_stage(), tmp_path, HERE)
     assert seen == [first] and entries(timings) == first | {"Other"}
-    assert sorted(f.name for f in timings.parent.iterdir()) == [timings.name, f"{timings.name}.lock"]
+    assert sorted(f.name for f in timings.parent.iterdir()) == [
+        timings.name,
+        f"{timings.name}.lock",
+    ]
 
 
 @pytest.mark.parametrize("content", ["no cache", '{"version": "9.0", "entries": ["Old"]}'])

@@ -236,7 +236,7 @@ class IExecutionContext:
         shape = self._shapes.get(name) or self._engine.get_tensor_shape(name)
         kind = self._engine._tensors[name][1].type.tensor_type.elem_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
-        buffer = (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize))
+        buffer = ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)
         memory = buffer.from_address(self._addresses[name])
         return np.frombuffer(memory, dtype).reshape(tuple(shape))
 
@@ -263,7 +263,8 @@ class Builder:
     def build_serialized_network(self, network: Any, config: IBuilderConfig) -> memoryview | None:
         model, flags = network._model, config._flags
         open_inputs = {
-            v.name for v in model.graph.input
+            v.name
+            for v in model.graph.input
             if not all(d.HasField("dim_value") for d in v.type.tensor_type.shape.dim)
         }
         profile = config._profile._shapes if config._profile else {}
