@@ -16,7 +16,7 @@ from .condition import ConditionGraph
 from .graph import OPSET, origin, write, writing
 from .sr import single_frames, upscale_stage
 from .stage import Artefact, Stage
-from .stages import conditions, network_of, velocity_stage
+from .stages import conditions, exported, network_of, velocity_stage
 
 
 def to_onnx(
@@ -116,7 +116,7 @@ def export_backbone(
     frames, height, width : of a tile in pixels, as the backbone's `multiple_of` and `frame_offset`
         allow.
     expert : which of a model's transformers, in the order of `BackboneFacts.experts`.
-    text_tokens : L of text; None: as many as the backbone was trained with, or those of the run.
+    text_tokens : L of text, where it is an input; None: as many as the backbone was trained with.
     dynamic : leave the four sizes open; those given are an example, in which there are two samples
         and two tokens along each axis at least.
     baked : store the conditioning of this run.  Inputs are then `x`, `node` (B,) and `branch` (B,)
@@ -130,20 +130,17 @@ def export_backbone(
     EngineError : ONNX is not installed, or the network cannot be exported.
     InputError : `path` cannot be written.
     """
-    check_bucket(Bucket(frames, height, width, (batch,)), backbone.facts)
-    network = network_of(backbone, expert)
-    given = None if baked is None else conditions(backbone, baked)
-    if given is not None and given.ndim == 3:
-        text_tokens = given.shape[1]
-    size = (batch, frames, height, width)
-    stage = velocity_stage(backbone, network, expert, size, text_tokens, dynamic)
-    if baked is not None and given is not None:
-        stage = bake(stage, ConditionGraph(network), baked.nodes, given)
+    known, facts = exported(backbone), backbone.facts
+    check_bucket(Bucket(frames, height, width, (batch,)), facts)
+    network, size = network_of(known, expert), (batch, frames, height, width)
+    stage = velocity_stage(facts, network, expert, size, text_tokens, dynamic)
+    if baked is not None:
+        stage = bake(stage, ConditionGraph(network), baked.nodes, conditions(known, baked))
     sizes = {"batch": batch, "frames": frames, "height": height, "width": width}
     metadata = {
         "kind": "backbone",
-        "name": backbone.facts.name,
-        "facts": json.dumps(to_json(backbone.facts)),
+        "name": facts.name,
+        "facts": json.dumps(to_json(facts)),
         "config": json.dumps(asdict(network.config)),
         "expert": str(expert),
         "shape": json.dumps(sizes | {"dynamic": dynamic}),

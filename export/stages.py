@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from ..engine.backbones.base import Backbone, Bucket
+from ..engine.backbones.base import Backbone, BackboneFacts, Bucket
 from ..engine.backbones.mini import MiniBackbone, MiniDiT
 from ..engine.backbones.wan import WanBackbone
 from ..engine.backbones.wan_dit import WanDiT
@@ -21,12 +21,14 @@ __all__ = [
     "backbone_model",
     "backbone_stages",
     "conditions",
+    "exported",
     "network_of",
     "sr_stage",
     "velocity_stage",
 ]
 
 EXPORTED = ("mini", "wan")
+Exported: TypeAlias = MiniBackbone | WanBackbone
 
 
 def backbone_stages(
@@ -44,61 +46,54 @@ def backbone_stages(
     ConfigError : a bucket does not obey the backbone's `multiple_of`.
     EngineError : the backbone has no export; the message lists those that have.
     """
-    if isinstance(backbone, MiniBackbone):
-        return mini.stages(backbone, buckets)
-    if isinstance(backbone, WanBackbone):
-        return wan.stages(backbone, buckets, text_tokens or backbone.facts.context_tokens)
-    raise _no_export(backbone)
+    known = exported(backbone)
+    if isinstance(known, WanBackbone):
+        return wan.stages(known, buckets, text_tokens or known.facts.context_tokens)
+    return mini.stages(known, buckets)
 
 
 def backbone_model(backbone: Backbone, text_tokens: int | None = None) -> dict[str, Any]:
     """What a manifest says of a backbone, but for where prompts and weights are; arguments and
     errors as `backbone_stages`."""
-    if isinstance(backbone, MiniBackbone):
-        return mini.model(backbone)
-    if isinstance(backbone, WanBackbone):
-        return wan.model(backbone, text_tokens or backbone.facts.context_tokens)
-    raise _no_export(backbone)
+    known = exported(backbone)
+    if isinstance(known, WanBackbone):
+        return wan.model(known, text_tokens or known.facts.context_tokens)
+    return mini.model(known)
 
 
-def network_of(backbone: Backbone, expert: int = 0) -> MiniDiT | WanDiT:
-    """A transformer of a backbone; ConfigError where it has no such expert, EngineError as
-    `backbone_stages`."""
+def exported(backbone: Backbone) -> Exported:
+    """The backbone, if it has an export; else EngineError."""
+    if isinstance(backbone, (MiniBackbone, WanBackbone)):
+        return backbone
+    raise EngineError(
+        f"{backbone.facts.name} has no export: those that have one are {', '.join(EXPORTED)}"
+    )
+
+
+def network_of(backbone: Exported, expert: int) -> MiniDiT | WanDiT:
+    """A transformer of a backbone; ConfigError where it has no such expert."""
     count = len(backbone.facts.experts)
     if not 0 <= expert < count:
         raise ConfigError(f"expert is {expert}, and {backbone.facts.name} has {count}")
-    if isinstance(backbone, MiniBackbone):
-        return backbone.network
-    if isinstance(backbone, WanBackbone):
-        return backbone.read_network(expert)
-    raise _no_export(backbone)
+    return backbone.read_network(expert) if isinstance(backbone, WanBackbone) else backbone.network
 
 
 def velocity_stage(
-    backbone: Backbone,
+    facts: BackboneFacts,
     network: MiniDiT | WanDiT,
     expert: int,
     size: tuple[int, int, int, int],
     text_tokens: int | None,
     dynamic: bool,
 ) -> Stage:
-    """The pass of one `network_of` a backbone over `size` (B, T, H, W) in pixels."""
+    """The pass of a `network_of` over `size` (B, T, H, W) in pixels."""
     if isinstance(network, WanDiT):
-        tokens = text_tokens or backbone.facts.context_tokens
-        return wan.velocity_stage(backbone.facts, network, expert, size, tokens, dynamic)
+        tokens = text_tokens or facts.context_tokens
+        return wan.velocity_stage(facts, network, expert, size, tokens, dynamic)
     return mini.velocity_stage(network, size, dynamic)
 
 
-def conditions(backbone: Backbone, run: Run) -> Tensor:
+def conditions(backbone: Exported, run: Run) -> Tensor:
     """What both branches of a run are conditioned on: tags (2,), or text (2, L, C)."""
-    if isinstance(backbone, MiniBackbone):
-        return backbone.tags(run.prompt, run.negative_prompt)
-    if isinstance(backbone, WanBackbone):
-        return backbone.text(run.prompt, run.negative_prompt)
-    raise _no_export(backbone)
-
-
-def _no_export(backbone: Backbone) -> EngineError:
-    return EngineError(
-        f"{backbone.facts.name} has no export: those that have one are {', '.join(EXPORTED)}"
-    )
+    prompts = run.prompt, run.negative_prompt
+    return backbone.text(*prompts) if isinstance(backbone, WanBackbone) else backbone.tags(*prompts)
