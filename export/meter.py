@@ -9,7 +9,7 @@ from ..engine.errors import Interrupted
 from .recipe import Recipe
 
 # About what a stage costs over the others of its bundle, by the first part of its name.
-COSTS = {"condition": 1.0, "velocity": 4.0, "encode": 3.0, "decode": 3.0, "upscale": 1.0}
+COSTS = {"condition": 1.0, "velocity": 4.0, "encode": 3.0, "decode": 4.0, "upscale": 1.0}
 CODEC = ("encode", "encode", "decode", "decode")  # the first slice and the next
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..engine.config import RestoreConfig
 from ..engine.devices import DTYPES, named_out_of_memory, resolve_device, resolve_dtype
 from ..engine.errors import ConfigError, EngineError
 from ..engine.plan import round_frames
+from ..engine.runtimes import ort
 from ..engine.sr import sr_facts
 from ..engine.text.embeds import Embeds
 from ..engine.tiling import round_up
@@ -112,14 +114,28 @@ def make_recipe(request: ExportRequest) -> Recipe:
         codec_tile=codec_tile,
         sources=sources,
         prompts=prompts,
-        needs=needs_of(
-            request.to,
-            device,
-            opset=opset,
-            is_version_compatible=request.version_compatible,
-            is_hardware_compatible=request.hardware_compatible,
-        ),
+        needs=_needs(request, device, opset),
     )
+
+
+def _needs(request: ExportRequest, device: torch.device, opset: int) -> dict[str, Any]:
+    """EngineError where what makes or executes the files is not installed."""
+    for package in ("onnx", "onnxscript") if request.to != "aot" else ():
+        if find_spec(package) is None:
+            raise EngineError(f"{package} is not installed: pip install 'dtg-restore[onnx]'")
+    if request.to == "ort" and (missing := ort.reasons(device.type)):
+        raise EngineError("; ".join(missing))
+    needs = needs_of(
+        request.to,
+        device,
+        opset=opset,
+        is_version_compatible=request.version_compatible,
+        is_hardware_compatible=request.hardware_compatible,
+    )
+    if request.to == "ort":  # the fused ops of an optimised graph are those of this version
+        native = needs_of("ort", device, is_native=True)
+        needs["onnxruntime"] = native["onnxruntime"]
+    return needs
 
 
 def _config(request: ExportRequest, device: str, dtype: str) -> RestoreConfig:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import weakref
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from dtg_restore.engine.backbones import load_backbone
 from dtg_restore.engine.backbones.base import Bucket
-from dtg_restore.engine.backbones.dit import BRANCHES
 from dtg_restore.engine.backbones.wan import WanBackbone
 from dtg_restore.engine.backbones.wan_dit import WanDiT
 from dtg_restore.engine.backbones.wan_layout import WanConfig
+from dtg_restore.engine.bundle.facts import backbone_facts
+from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import ConfigError
+from dtg_restore.engine.runtimes.base import Engine
+from dtg_restore.engine.runtimes.engines import open_engine
 from dtg_restore.engine.schedule import Node
-from dtg_restore.export.stage import Stage
+from dtg_restore.export.onnx import to_onnx
+from dtg_restore.export.operators import unsupported
 from dtg_restore.export.wan import model, stages
 
 CPU = torch.device("cpu")
@@ -36,7 +38,10 @@ NODES = [
     Node(0.41, 0.25, 1.3, 1.3, -0.3),
     Node(0.0, 0.0, 1.0, 1.0, 0.0),
 ]
-FORBIDDEN_OPS = {"ScatterND", "ScatterElements", "Loop", "If", "Sin", "Cos", "Range"}
+COMPILED = ("condition.0", "velocity.0.2x5x32x48", "condition.1", "velocity.1.1x5x32x48")
+BRANCHES = ("cond", "uncond")
+PROMPTS = ("prompt_embeds", "negative_prompt_embeds")
+TABLES = ("modulation", "final", "keys", "values")
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_transformer(folder / "transformer", 1)
     index = {"_class_name": "WanPipeline", "boundary_ratio": 0.6}
     (folder / "model_index.json").write_text(json.dumps(index))
-    names = ("prompt_embeds", "negative_prompt_embeds")
     save_file(
-        {name: torch.randn(1, TOKENS, CONFIG.text_dim) for name in names}, folder / "prompts.st"
+        {name: torch.randn(1, TOKENS, CONFIG.text_dim) for name in PROMPTS}, folder / "prompts.st"
     )
     return folder
 
@@ -79,25 +83,167 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> WanBackbone:
     return backbone
 
 
-def to_onnx(stage: Stage, opset: int = 20) -> Any:
-    """The stage's graph as a ModelProto."""
-    pytest.importorskip("onnxscript", reason="torch exports to ONNX by onnxscript: not installed")
-    free = {
-        name: {
-            axis: torch.export.Dim(open_axis.name, min=open_axis.low, max=open_axis.high)
-            for axis, open_axis in stage.open_axes.get(name, {}).items()
+class Compiled(NamedTuple):
+    backbone: WanBackbone
+    engines: dict[str, Engine]
+    graphs: dict[str, Path]
+    text: Tensor
+
+    def condition(self, expert: int) -> dict[str, Tensor]:
+        """The tables of a run, the times of the first branch first."""
+        times = torch.tensor([node.t for node in NODES] + [node.tau for node in NODES])
+        return self.engines[f"condition.{expert}"]({"times": times, "text": self.text})
+
+    def velocity(self, expert: int, x: Tensor, rows: list[int], branches: list[int]) -> Tensor:
+        """A pass whose samples have rows of the tables' times and branches."""
+        tables = self.condition(expert)
+        given = {
+            "x": x,
+            "modulation": tables["modulation"][:, rows],
+            "final": tables["final"][rows],
+            "keys": tables["keys"][:, branches],
+            "values": tables["values"][:, branches],
         }
-        for name in stage.inputs
+        return self.engines[f"velocity.{expert}.{len(x)}x5x32x48"](given)["v"]
+
+
+@pytest.fixture(scope="module")
+def compiled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    pytest.importorskip("onnxscript", reason="torch exports to ONNX by onnxscript: not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    torch.set_num_threads(1)
+    place, backbone = tmp_path_factory.mktemp("bundle"), load(folder)
+    engines, graphs = {}, {}
+    for stage in stages(backbone, [BUCKET], TOKENS):
+        if stage.name in COMPILED:
+            artefact = to_onnx(stage, place)
+            engines[stage.name] = open_engine("ort", place, Component(*artefact), CPU)
+            graphs[stage.name] = place / artefact.files[0]
+    found = load_file(folder / "prompts.st")
+    return Compiled(backbone, engines, graphs, torch.cat([found[name] for name in PROMPTS]))
+
+
+def error(result: Tensor, expected: Tensor) -> float:
+    assert result.shape == expected.shape and result.dtype == expected.dtype
+    return ((result - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("expert", [0, 1])
+def test_the_tables_are_those_of_the_network(expert: int, compiled: Compiled) -> None:
+    """For other numbers of times than the graph was made with."""
+    got = compiled.condition(expert)
+    network = compiled.backbone.read_network(expert)
+    with torch.inference_mode():
+        times = torch.tensor([[n.t for n in NODES], [n.tau for n in NODES]])
+        want = network.table(times, compiled.text)
+    assert tuple(got) == TABLES
+    assert error(got["modulation"].unflatten(1, (2, -1)), want.modulation) <= TOLERANCE
+    assert error(got["final"].unflatten(0, (2, -1)), want.final) <= TOLERANCE
+    for layer, (key, value) in enumerate(want.keys_values):
+        assert error(got["keys"][layer], key) <= TOLERANCE
+        assert error(got["values"][layer], value) <= TOLERANCE
+
+
+def test_every_sample_has_times_and_text_of_its_own(compiled: Compiled) -> None:
+    """Both branches in one call; the node's times belong to the first expert."""
+    x, index = torch.randn(2, 16, 2, 4, 6), 1
+    rows = [index, len(NODES) + index]
+    condition = compiled.backbone.prepare("", "", NODES).at(index, BRANCHES, 1)
+    want = compiled.backbone.velocity(x, torch.tensor([NODES[1].t, NODES[1].tau]), condition)
+    assert error(compiled.velocity(0, x, rows, [0, 1]), want) <= TOLERANCE
+    assert error(compiled.velocity(0, x, rows[::-1], [0, 1]), want) > 100 * TOLERANCE
+    assert error(compiled.velocity(0, x, rows, [1, 0]), want) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("branch", [0, 1])
+def test_one_branch_alone(branch: int, compiled: Compiled) -> None:
+    """At a node whose times belong to the second expert."""
+    x = torch.randn(1, 16, 2, 4, 6)
+    condition = compiled.backbone.prepare("", "", NODES).at(0, BRANCHES[branch : branch + 1], 1)
+    t = torch.tensor([(NODES[0].t, NODES[0].tau)[branch]])
+    want = compiled.backbone.velocity(x, t, condition)
+    assert error(compiled.velocity(1, x, [branch * len(NODES)], [branch]), want) <= TOLERANCE
+
+
+def test_graphs_hold_what_other_runtimes_take(compiled: Compiled) -> None:
+    onnx = pytest.importorskip("onnx")
+    for name, path in compiled.graphs.items():
+        proto = onnx.load(path)
+        assert not unsupported(proto)
+        found = {node.op_type for node in proto.graph.node}
+        assert not found & {"ScatterND", "ScatterElements", "Loop", "If"}, name
+        if name.startswith("velocity"):  # the rotary tables are constants
+            assert not found & {"Sin", "Cos", "Range", "Cast"}, name
+    times = compiled.engines["condition.0"].inputs["times"]
+    assert isinstance(times.shape[0], str) and times.dtype == "float32"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_types_of_a_network_in_half_precision(dtype: torch.dtype, folder: Path) -> None:
+    condition, velocity = list(stages(load(folder, dtype), [BUCKET], TOKENS))[:2]
+    tables = condition.module(*condition.inputs.values())
+    assert [t.dtype for t in tables] == [torch.float32, torch.float32, dtype, dtype]
+    assert all(
+        velocity.inputs[name].dtype == t.dtype for name, t in zip(TABLES, tables, strict=True)
+    )
+    for name, table in zip(TABLES, tables, strict=True):
+        assert velocity.inputs[name].dtype == table.dtype
+    assert velocity.inputs["x"].dtype == torch.float32
+    assert velocity.module(*velocity.inputs.values()).dtype == torch.float32
+
+
+def test_half_precision_stays_near(compiled: Compiled, folder: Path, tmp_path: Path) -> None:
+    stage = list(stages(load(folder, torch.float16), [BUCKET], TOKENS))[4]
+    engine = open_engine("ort", tmp_path, Component(*to_onnx(stage, tmp_path)), CPU)
+    x, tables = torch.randn(1, 16, 2, 4, 6), compiled.condition(1)
+    half = {
+        "x": x,
+        "modulation": tables["modulation"][:, :1],
+        "final": tables["final"][:1],
+        "keys": tables["keys"][:, :1].half(),
+        "values": tables["values"][:, :1].half(),
     }
-    with torch.no_grad():
-        program = torch.onnx.export(
-            stage.module,
-            tuple(stage.inputs.values()),
-            dynamo=True,
-            opset_version=opset,
-            input_names=list(stage.inputs),
-            output_names=list(stage.outputs),
-            dynamic_shapes=tuple(free.values()),
-            verbose=False,
-        )
-    return program.model_proto
+    assert error(engine(half)["v"], compiled.velocity(1, x, [0], [0])) < 0.01
+
+
+def test_an_expert_is_held_only_as_long_as_its_stages(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[weakref.ref[nn.Module]] = []
+    whole = WanBackbone.read_network
+
+    def spy(self: WanBackbone, expert: int) -> WanDiT:
+        network = whole(self, expert)
+        read.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(WanBackbone, "read_network", spy)
+    made = stages(load(folder), [BUCKET], TOKENS)
+    assert not read
+    names = []
+    for expert in range(2):
+        names += [next(made).name for _ in range(3)]
+        assert len(read) == expert + 1
+    assert names == [
+        *("condition.0", "velocity.0.1x5x32x48", "velocity.0.2x5x32x48"),
+        *("condition.1", "velocity.1.1x5x32x48", "velocity.1.2x5x32x48"),
+    ]
+    assert read[0]() is None and read[1]() is not None
+
+
+@pytest.mark.parametrize(
+    "bucket", [Bucket(4, 32, 48, (1,)), Bucket(5, 24, 48, (1,)), Bucket(5, 32, 48, (0,))]
+)
+def test_buckets_that_do_not_fit(bucket: Bucket, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"4 k \+ 1 frames with sides that are multiples of 16"):
+        next(stages(load(folder), [bucket], TOKENS))
+
+
+def test_the_manifest_describes_the_model(folder: Path) -> None:
+    backbone = load(folder)
+    found = json.loads(json.dumps(model(backbone, TOKENS)))
+    facts = found.pop("facts")
+    assert backbone_facts(facts) == backbone.facts
+    assert found == {
+        **{"family": "wan", "phases": [[0, 0, 0]], "tags": None, "text_tokens": TOKENS},
+    }
