@@ -69,7 +69,7 @@ class Pass:
 
     def graph(self) -> torch.nn.Module:
         batch, _, frames, height, width = self.x.shape
-        return velocity_stage(self.backbone, (batch, frames, height, width)).module
+        return velocity_stage(self.backbone.network, (batch, frames, height, width)).module
 
     def named(self) -> dict[str, Tensor]:
         return velocity.flatten(self.x, self.t, self.condition)

@@ -17,6 +17,8 @@ PACKAGES = {
     "xformers": ("xformers", "pip install 'dtg-restore[xformers]'"),
     "sageattention": ("sageattention", "pip install 'dtg-restore[sage]'"),
 }
+# Runtimes that nothing but a GPU has.
+NEEDS_GPU = ("graph", "ort-tensorrt", "tensorrt")
 
 
 def collect() -> dict[str, Any]:
@@ -78,8 +80,13 @@ def hardware() -> dict[str, Any]:
 def runtime(entry: Any) -> dict[str, Any]:
     import torch
 
-    needs = entry.name == "graph" and not torch.cuda.is_available()
-    return _row(entry.name, ["it needs a GPU"] if needs else [], detail=entry.facts)
+    from ..engine.runtimes import COMPILED
+    from ..engine.runtimes.engines import reasons
+
+    found = reasons(entry.name) if entry.name in COMPILED else []
+    if entry.name in NEEDS_GPU and not torch.cuda.is_available():
+        found.append("it needs a GPU")
+    return _row(entry.name, found, detail=entry.facts)
 
 
 def _why_no_gpu() -> str:

@@ -99,9 +99,11 @@ def _name_option(text: str) -> str:
     from dataclasses import fields
 
     from ..engine.config import RestoreConfig
+    from ..export.request import ExportRequest
 
     name, space, rest = text.partition(" ")
-    if name in {field.name for field in fields(RestoreConfig)} and rest.startswith("is "):
+    known = {field.name for kind in (RestoreConfig, ExportRequest) for field in fields(kind)}
+    if name in known and rest.startswith("is "):
         name = f"--{name.replace('_', '-')}"
     return name + space + rest
 

@@ -39,6 +39,7 @@ def plan(
 def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) -> dict[str, Any]:
     """The plan as plain data.  Errors as those of `Restorer.restore_file`."""
     from ..engine.backbones import facts_of
+    from ..engine.bundle.settings import settled
     from ..engine.devices import resolve_device
     from ..engine.media import probe
     from ..engine.plan import describe, estimate, make_plan, matmul_flops
@@ -52,11 +53,13 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     count = count_frames(start, stop, info.num_frames)
     if count == 0:
         raise InputError(f"{source} ends before frame {start}")
-    plan = sr = guidance = None
+    plan = sr = guidance = engines = None
     warnings: list[str] = []
     if config.backbone != "none":
         plan = make_plan(config, *extent)
-        guidance = config.dtg(facts_of(config.backbone).defaults)
+        facts = facts_of(config.backbone)
+        guidance = config.dtg(facts.defaults)
+        engines = facts.runtime if facts.buckets else None
         if outside := len(unstable(nodes(guidance))):
             warnings.append(
                 f"alpha exceeds its stable maximum at {outside} of {guidance.steps} steps: "
@@ -65,7 +68,7 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     if config.sr != "none":
         sr = sr_facts(config.sr)
     scale = sr.scale if sr else 1
-    speed = matmul_flops(resolve_device(config.device))
+    speed = matmul_flops(resolve_device(settled(config).device))
     span = None if count is None else (start, start + count)
     cost = estimate(plan, sr, extent, span, info.num_frames, speed)
     return {
@@ -84,6 +87,7 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
         "first_frame": start,
         "settings": asdict(config),
         "guidance": asdict(guidance) if guidance else None,
+        "engines": engines,
         "plan": describe(plan) if plan else None,
         "estimate": cost,
         "fits": fits(config, plan, cost["memory_bytes"]),
@@ -93,11 +97,12 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
 
 def fits(config: RestoreConfig, plan: Any, needed: int) -> dict[str, Any]:
     """The memory that is there, whether it suffices, and the settings that would help."""
+    from ..engine.bundle.settings import settled
     from ..engine.devices import resolve_device
     from ..engine.memory import memory_size
     from ..engine.plan import what_fits
 
-    there = memory_size(resolve_device(config.device))
+    there = memory_size(resolve_device(settled(config).device))
     if there is None or needed <= there or plan is None:
         return {"memory_bytes": there, "fits": None if there is None else needed <= there}
     helps = what_fits(config, plan, there - (needed - plan.memory.device))
@@ -157,8 +162,15 @@ def _refinement(facts: dict[str, Any]) -> list[str]:
             f"{dtg['space']} space",
         ),
         _row("evaluations", f"{most}{plan['evaluations']} a chunk{total}"),
-        _row("attention", plan["attention"] or "as diffusers has it"),
+        _execution(facts["engines"], plan),
     ]
+
+
+def _execution(engines: str | None, plan: dict[str, Any]) -> str:
+    if engines is None:
+        return _row("attention", plan["attention"] or "as diffusers has it")
+    shape = "of this shape" if plan["bucket"] else "of other shapes: the network itself is used"
+    return _row("engines", f"{engines}, {shape}")
 
 
 def _upscaling(facts: dict[str, Any]) -> str:

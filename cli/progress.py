@@ -23,6 +23,7 @@ LABELS = {
     "load": "loading",
     "refine": "refining",
     "restore": "writing",
+    "calibrate": "calibrating",
     "export": "exporting",
     "check": "checking",
 }
@@ -112,7 +113,8 @@ class Reporter:
     def __init__(self, form: Form = RESTORATION) -> None:
         self._form = form
         self._start = self._shown = time.monotonic()
-        self._last: Status | None = None
+        self._last: Status | None = None  # that was told of, and ...
+        self._seen: Status | None = None  # ... that was shown
 
     def __enter__(self) -> Reporter:
         return self
@@ -130,7 +132,7 @@ class Reporter:
         now = time.monotonic()
         self._last = self._form.status(progress, now - self._start)
         if now - self._shown >= self.interval:
-            self._shown = now
+            self._shown, self._seen = now, self._last
             self.show(self._last)
 
     def show(self, status: Status) -> None:
@@ -160,7 +162,7 @@ class Plain(Reporter):
         self._print(f"[{duration(status.elapsed)}] {label:8} {share}  {status.text()}")
 
     def finish(self, report: dict[str, Any]) -> None:
-        if self._last:
+        if self._last and self._last is not self._seen:
             self.show(self._last)
         self._print_summary(report)
 
@@ -182,7 +184,7 @@ class JsonLines(Reporter):
         self._print("progress", status.data())
 
     def finish(self, report: dict[str, Any]) -> None:
-        if self._last:
+        if self._last and self._last is not self._seen:
             self.show(self._last)
         self._print("done", {"report": report})
 

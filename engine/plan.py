@@ -61,9 +61,10 @@ class Plan:
 
     @property
     def smaller_tile(self) -> tuple[int, int] | None:
-        """(width, height) of a tile with half the side; None where it is tiny already."""
+        """(width, height) of a tile with half the side; None where it is tiny already, or engines
+        are of its size."""
         width, height = self.tile_size
-        if max(width, height) <= 32:
+        if max(width, height) <= 32 or self.bucket is not None:
             return None
         return max(16, width // 32 * 16), max(16, height // 32 * 16)
 

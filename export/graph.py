@@ -75,22 +75,28 @@ def write(
     """The stage as the file `path`, checked; see `onnx.to_onnx`."""
     onnx = _require("onnx")
     program = _trace(stage, opset)
+    data_file(path).unlink(missing_ok=True)
     program.save(path, external_data=_is_large(stage.module) if external is None else external)
     proto = read_graph(path)
     _strip(proto)
     _name_axes(proto, stage)
     proto.producer_name, proto.producer_version = "dtg-restore", __version__
     onnx.helper.set_model_props(proto, dict(metadata))
-    content = proto.SerializeToString(deterministic=True)
-    path.write_bytes(content)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return checked(path)
+
+
+def checked(path: Path) -> Artefact:
+    """The graph that lies at `path`; EngineError where it is no valid ONNX."""
+    onnx = _require("onnx")
     try:
         onnx.checker.check_model(os.fspath(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EngineError(f"the exported graph is not valid ONNX: {error}") from error
-    data = data_file(path)
+    graph, data = read_graph(path).graph, data_file(path)
     files = (path.name, data.name) if data.exists() else (path.name,)
-    inputs, outputs = _specs(proto.graph.input), _specs(proto.graph.output)
-    return Artefact(files, inputs, outputs, hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Artefact(files, _specs(graph.input), _specs(graph.output), digest)
 
 
 def data_file(path: Path) -> Path:
@@ -103,11 +109,13 @@ def _trace(stage: Stage, opset: int) -> Any:
     if not OPSET <= opset <= NEWEST_OPSET:
         raise ConfigError(f"opset must be in {OPSET} .. {NEWEST_OPSET}, not {opset}")
     _require("onnxscript")  # the exporter of torch is built on it
+    # Copies, as inputs that are one tensor in the example would be one in the graph.
+    examples = tuple(tensor.clone() for tensor in stage.inputs.values())
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
                 stage.module,
-                tuple(stage.inputs.values()),
+                examples,
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(stage.inputs),
@@ -126,17 +134,28 @@ def dynamic_shapes(stage: Stage) -> tuple[dict[int, Any], ...] | None:
     if not stage.open_axes:
         return None
     dims: dict[str, Any] = {}
-    for axis in chain.from_iterable(axes.values() for axes in stage.open_axes.values()):
-        low, high = axis.low // axis.multiple, axis.high // axis.multiple
-        if axis.multiple == 1:
-            dims[axis.name] = torch.export.Dim(axis.name, min=low, max=high)
-        else:
-            parts = torch.export.Dim(_parts(axis), min=low, max=high)
-            dims[axis.name] = axis.multiple * parts
+    for name, axes in stage.open_axes.items():
+        for place, axis in axes.items():
+            _check_example(axis, stage.inputs[name].shape[place])
+            dims[axis.name] = _dim(axis)
     return tuple(
         {place: dims[axis.name] for place, axis in stage.open_axes.get(name, {}).items()}
         for name in stage.inputs
     )
+
+
+def _check_example(axis: OpenAxis, size: int) -> None:
+    """What has one part in an example stays constant."""
+    low, high = max(axis.low, 2 * axis.multiple), axis.high
+    if not low <= size <= high:
+        raise ConfigError(f"{axis.name} is open, and its example is {size}, not in {low} .. {high}")
+
+
+def _dim(axis: OpenAxis) -> Any:
+    low, high = axis.low // axis.multiple, axis.high // axis.multiple
+    if axis.multiple == 1:
+        return torch.export.Dim(axis.name, min=low, max=high)
+    return axis.multiple * torch.export.Dim(_parts(axis), min=low, max=high)
 
 
 def _parts(axis: OpenAxis) -> str:

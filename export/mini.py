@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..engine.backbones.base import Bucket
-from ..engine.backbones.mini import MiniBackbone, MiniDiT
+from ..engine.backbones.mini import PHASES, TAGS, MiniBackbone, MiniDiT
+from ..engine.bundle.facts import to_json
 from ..engine.codecs.patch import BLOCK, COLOURS
-from ..engine.config import DTG
+from .bucket import check_bucket
+from .condition import BRANCHES, OUTPUTS, TIMES, ConditionGraph
 from .rotary import FixedRotary, OpenRotary
 from .stage import OpenAxis, Stage
 from .velocity import INPUTS, OUTPUT, VelocityGraph
 
-BRANCHES = 2
-OUTPUTS = ("modulation", "final", "keys", "values")  # of `condition`
-TIMES = OpenAxis("n", 2, 2 * (DTG().steps + 1), 2 * 1001)  # both branches, up to 1000 steps
 # Axes that `velocity_stage` leaves open, with the pixels of a tile in blocks of the transform.
 BATCH = OpenAxis("batch", 1, 2, 64)
 PIXELS = tuple(
@@ -29,25 +29,29 @@ PIXELS = tuple(
 BATCH_AXES = {"x": 0, "t": 0, "modulation": 1, "final": 0, "keys": 1, "values": 1}
 
 
-class ConditionGraph(nn.Module):
-    """`OUTPUTS` of times (n,) and tags (R,), with the keys and values of all layers stacked."""
-
-    def __init__(self, network: MiniDiT):
-        super().__init__()
-        self.network = network
-
-    def forward(self, times: Tensor, tags: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        made = self.network.condition(times, tags)
-        keys, values = (torch.stack(parts) for parts in zip(*made.keys_values, strict=True))
-        return made.modulation, made.final, keys, values
-
-
 def stages(backbone: MiniBackbone, buckets: Sequence[Bucket]) -> Iterator[Stage]:
-    """`condition.0`, and a pass for each bucket and number of samples."""
+    """`condition.0`, and a pass for each bucket and number of samples.
+
+    ConfigError where a bucket does not obey the backbone's `multiple_of`.
+    """
+    for bucket in buckets:
+        check_bucket(bucket, backbone.facts)
     yield condition_stage(backbone)
     for bucket in buckets:
         for batch in bucket.batches:
-            yield velocity_stage(backbone, (batch, bucket.frames, bucket.height, bucket.width))
+            size = (batch, bucket.frames, bucket.height, bucket.width)
+            yield velocity_stage(backbone.network, size)
+
+
+def model(backbone: MiniBackbone) -> dict[str, Any]:
+    """The backbone's part of a manifest, but for where the weights are."""
+    return {
+        "family": "mini",
+        "facts": to_json(backbone.facts),
+        "phases": to_json(PHASES),
+        "tags": list(TAGS),
+        "text_tokens": None,
+    }
 
 
 def condition_stage(backbone: MiniBackbone) -> Stage:
@@ -60,10 +64,10 @@ def condition_stage(backbone: MiniBackbone) -> Stage:
 
 @torch.no_grad()
 def velocity_stage(
-    backbone: MiniBackbone, size: tuple[int, int, int, int], dynamic: bool = False
+    network: MiniDiT, size: tuple[int, int, int, int], dynamic: bool = False
 ) -> Stage:
     """A pass over `size` (B, T, H, W) in pixels; the sizes are an example where it is dynamic."""
-    network, device = backbone.network, backbone.device
+    device = network.mean.device
     batch, *pixels = size
     t = torch.full((batch,), 0.5, device=device)
     rows = torch.zeros(batch, dtype=torch.long, device=device)

@@ -7,15 +7,16 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from ..engine.backbones.base import Backbone
-from ..engine.backbones.mini import MiniBackbone
-from ..engine.errors import ConfigError
+from ..engine.backbones.base import Backbone, Bucket
+from ..engine.bundle.facts import to_json
 from ..engine.sr.base import SuperResolver
-from . import mini
+from .baked import Run, bake
+from .bucket import check_bucket
+from .condition import ConditionGraph
 from .graph import OPSET, origin, write, writing
 from .sr import single_frames, upscale_stage
 from .stage import Artefact, Stage
-from .stages import no_export
+from .stages import conditions, exported, network_of, velocity_stage
 
 
 def to_onnx(
@@ -75,7 +76,7 @@ def export_sr(
         "kind": "sr",
         "name": model.facts.name,
         "scale": str(model.facts.scale),
-        "facts": json.dumps(asdict(model.facts)),
+        "facts": json.dumps(to_json(model.facts)),
         "shape": json.dumps({"height": height, "width": width, "dynamic": dynamic}),
     }
     with writing(path, overwrite) as partial:
@@ -91,49 +92,59 @@ def export_backbone(
     frames: int,
     height: int,
     width: int,
+    expert: int = 0,
+    text_tokens: int | None = None,
     dynamic: bool = False,
+    baked: Run | None = None,
     opset: int = OPSET,
     overwrite: bool = False,
 ) -> None:
-    """Write the velocity of a backbone; inputs and output as in `velocity.flatten`.
+    """Write the velocity of a backbone.
 
-    The graph serves every step and both branches: times, modulation, keys and values are inputs,
-    and the phase of the block grid is a roll outside it (`velocity.flatten`, `velocity.unroll`).
+    The graph serves every step and both branches.  Inputs are `x` (B, C, t, h, w), the state;
+    `t` (B,), for mini; `modulation` (depth, B, 6, D), `final` (B, 2, D), `keys` and `values`
+    (depth, B, heads, L, head_dim).  All are fp32 but the last two, which have the network's type,
+    and so is the output, `v`.  The phase of mini's block grid is a roll outside the graph, see
+    `velocity.flatten` and `velocity.unroll`.
 
     Parameters
     ----------
-    backbone : a `MiniBackbone`; its arithmetic keeps the type it has.
-    path : file to write; appears complete or not at all.
+    backbone : of mini or Wan; its arithmetic keeps the type it has.
+    path : file to write; appears complete or not at all.  Weights above 1 GiB lie beside it, in
+        `<path>.data`.
     batch : samples of one call: tiles times branches.
-    frames, height, width : of a tile in pixels, multiples of the backbone's `multiple_of`.
-    dynamic : leave all four open, at least 2 of the samples and the blocks of each side; they are
-        then an example.
+    frames, height, width : of a tile in pixels, as the backbone's `multiple_of` and `frame_offset`
+        allow.
+    expert : which of a model's transformers, in the order of `BackboneFacts.experts`.
+    text_tokens : L of text, where it is an input; None: as many as the backbone was trained with.
+    dynamic : leave the four sizes open; those given are an example, in which there are two samples
+        and two tokens along each axis at least.
+    baked : store the conditioning of this run.  Inputs are then `x`, `node` (B,) and `branch` (B,)
+        int64: the index of the node, and 0 for the conditional branch or 1 for the other one.
     opset : ONNX opset, 20 to 23.
     overwrite : replace an existing file.
 
     Raises
     ------
-    ConfigError : a size or the opset is out of range.
+    ConfigError : a size, the expert or the opset is out of range, or the prompts do not suit it.
     EngineError : ONNX is not installed, or the network cannot be exported.
     InputError : `path` cannot be written.
     """
-    if not isinstance(backbone, MiniBackbone):
-        raise no_export(backbone)
-    m, n = backbone.facts.multiple_of
+    known, facts = exported(backbone), backbone.facts
+    check_bucket(Bucket(frames, height, width, (batch,)), facts)
+    network, size = network_of(known, expert), (batch, frames, height, width)
+    stage = velocity_stage(facts, network, expert, size, text_tokens, dynamic)
+    if baked is not None:
+        stage = bake(stage, ConditionGraph(network), baked.nodes, conditions(known, baked))
     sizes = {"batch": batch, "frames": frames, "height": height, "width": width}
-    if min(sizes.values()) < 1 or frames % m or height % n or width % n:
-        raise ConfigError(
-            f"frames must be a multiple of {m}, height and width of {n}, and all above 0: {sizes}"
-        )
-    network = backbone.network
     metadata = {
         "kind": "backbone",
-        "name": backbone.facts.name,
-        "facts": json.dumps(asdict(backbone.facts)),
-        "config": json.dumps(network.describe()),
+        "name": facts.name,
+        "facts": json.dumps(to_json(facts)),
+        "config": json.dumps(asdict(network.config)),
+        "expert": str(expert),
         "shape": json.dumps(sizes | {"dynamic": dynamic}),
     }
-    stage = mini.velocity_stage(backbone, (batch, frames, height, width), dynamic)
     with writing(path, overwrite) as partial:
         dtype = network.patch_embedding.weight.dtype  # the preconditioning is fp32 always
         write(stage, partial, opset, None, metadata | origin(network, dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from ..engine.config import RestoreConfig
 from ..engine.devices import DTYPES, named_out_of_memory, resolve_device, resolve_dtype
 from ..engine.errors import ConfigError, EngineError
 from ..engine.plan import round_frames
+from ..engine.runtimes import ort
+from ..engine.runtimes.tensorrt import library
 from ..engine.sr import sr_facts
 from ..engine.text.embeds import Embeds
 from ..engine.tiling import round_up
-from .request import OPSETS, ExportRequest
+from .request import OPSETS, TENSORRT_ONLY, ExportRequest
 from .stages import EXPORTED
+from .tensorrt import TensorRTOptions
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Recipe:
     sources : "backbone", "codec" and "sr", those that there are.
     prompts : embeddings of both prompts, of a backbone that takes text.
     needs : what a machine must have to execute the bundle.
+    tensorrt : how plans are built, where they are.
     """
 
     request: ExportRequest
@@ -62,6 +67,7 @@ class Recipe:
     sources: dict[str, Source]
     prompts: tuple[Embeds, Embeds] | None
     needs: dict[str, Any]
+    tensorrt: TensorRTOptions | None = None
 
     @property
     def text_tokens(self) -> int | None:
@@ -112,14 +118,40 @@ def make_recipe(request: ExportRequest) -> Recipe:
         codec_tile=codec_tile,
         sources=sources,
         prompts=prompts,
-        needs=needs_of(
-            request.to,
-            device,
-            opset=opset,
-            is_version_compatible=request.version_compatible,
-            is_hardware_compatible=request.hardware_compatible,
-        ),
+        needs=_needs(request, device, opset),
+        tensorrt=_tensorrt(request, device, opset),
     )
+
+
+def _tensorrt(request: ExportRequest, device: torch.device, opset: int) -> TensorRTOptions | None:
+    if request.to != "tensorrt":
+        return None
+    given = {name: getattr(request, name) for name in TENSORRT_ONLY}
+    return TensorRTOptions(device=device, opset=opset, **given)
+
+
+def _needs(request: ExportRequest, device: torch.device, opset: int) -> dict[str, Any]:
+    """EngineError where what makes or executes the files is not installed."""
+    for package in ("onnx", "onnxscript") if request.to != "aot" else ():
+        if find_spec(package) is None:
+            raise EngineError(f"{package} is not installed: pip install 'dtg-restore[onnx]'")
+    if request.to == "tensorrt":
+        library()
+        if device.type != "cuda":
+            raise EngineError(f"TensorRT computes on GPUs, and the device is {device}")
+    if request.to == "ort" and (missing := ort.reasons(device.type)):
+        raise EngineError("; ".join(missing))
+    needs = needs_of(
+        request.to,
+        device,
+        opset=opset,
+        is_version_compatible=request.version_compatible,
+        is_hardware_compatible=request.hardware_compatible,
+    )
+    if request.to == "ort":  # the fused ops of an optimised graph are those of this version
+        native = needs_of("ort", device, is_native=True)
+        needs["onnxruntime"] = native["onnxruntime"]
+    return needs
 
 
 def _config(request: ExportRequest, device: str, dtype: str) -> RestoreConfig:

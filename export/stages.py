@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from ..engine.backbones.base import Backbone, Bucket
-from ..engine.backbones.mini import PHASES, TAGS, MiniBackbone
-from ..engine.backbones.wan import TEXT_TOKENS, WanBackbone
-from ..engine.errors import EngineError
+from torch import Tensor
+
+from ..engine.backbones.base import Backbone, BackboneFacts, Bucket
+from ..engine.backbones.mini import MiniBackbone, MiniDiT
+from ..engine.backbones.wan import WanBackbone
+from ..engine.backbones.wan_dit import WanDiT
+from ..engine.errors import ConfigError, EngineError
 from . import mini, wan
+from .baked import Run
 from .sr import sr_stage
 from .stage import Stage
 
-__all__ = ["backbone_model", "backbone_stages", "no_export", "sr_stage"]
+__all__ = [
+    "backbone_model",
+    "backbone_stages",
+    "conditions",
+    "exported",
+    "network_of",
+    "sr_stage",
+    "velocity_stage",
+]
 
 EXPORTED = ("mini", "wan")
+Exported: TypeAlias = MiniBackbone | WanBackbone
 
 
 def backbone_stages(
@@ -26,34 +39,61 @@ def backbone_stages(
     Parameters
     ----------
     buckets : tiles in frames and pixels, each with the numbers of samples of a call.
-    text_tokens : of a prompt, where the backbone takes text.
+    text_tokens : of a prompt, where the backbone takes text; None: as many as it was trained with.
 
     Raises
     ------
+    ConfigError : a bucket does not obey the backbone's `multiple_of`.
     EngineError : the backbone has no export; the message lists those that have.
     """
-    if isinstance(backbone, MiniBackbone):
-        return mini.stages(backbone, buckets)
-    if isinstance(backbone, WanBackbone):
-        return wan.stages(backbone, buckets, text_tokens or TEXT_TOKENS)
-    raise no_export(backbone)
+    known = exported(backbone)
+    if isinstance(known, WanBackbone):
+        return wan.stages(known, buckets, text_tokens or known.facts.context_tokens)
+    return mini.stages(known, buckets)
 
 
 def backbone_model(backbone: Backbone, text_tokens: int | None = None) -> dict[str, Any]:
-    """What a manifest says of a backbone; parameters and errors as those of `backbone_stages`."""
-    if isinstance(backbone, MiniBackbone):
-        return {
-            "family": "mini",
-            "phases": [list(phase) for phase in PHASES],
-            "tags": list(TAGS),
-            "text_tokens": None,
-        }
-    if isinstance(backbone, WanBackbone):
-        return wan.model(backbone, text_tokens or TEXT_TOKENS)
-    raise no_export(backbone)
+    """What a manifest says of a backbone, but for where prompts and weights are; arguments and
+    errors as `backbone_stages`."""
+    known = exported(backbone)
+    if isinstance(known, WanBackbone):
+        return wan.model(known, text_tokens or known.facts.context_tokens)
+    return mini.model(known)
 
 
-def no_export(backbone: Backbone) -> EngineError:
-    return EngineError(
+def exported(backbone: Backbone) -> Exported:
+    """The backbone, if it has an export; else EngineError."""
+    if isinstance(backbone, (MiniBackbone, WanBackbone)):
+        return backbone
+    raise EngineError(
         f"{backbone.facts.name} has no export: those that have one are {', '.join(EXPORTED)}"
     )
+
+
+def network_of(backbone: Exported, expert: int) -> MiniDiT | WanDiT:
+    """A transformer of a backbone; ConfigError where it has no such expert."""
+    count = len(backbone.facts.experts)
+    if not 0 <= expert < count:
+        raise ConfigError(f"expert is {expert}, and {backbone.facts.name} has {count}")
+    return backbone.read_network(expert) if isinstance(backbone, WanBackbone) else backbone.network
+
+
+def velocity_stage(
+    facts: BackboneFacts,
+    network: MiniDiT | WanDiT,
+    expert: int,
+    size: tuple[int, int, int, int],
+    text_tokens: int | None,
+    dynamic: bool,
+) -> Stage:
+    """The pass of a `network_of` over `size` (B, T, H, W) in pixels."""
+    if isinstance(network, WanDiT):
+        tokens = text_tokens or facts.context_tokens
+        return wan.velocity_stage(facts, network, expert, size, tokens, dynamic)
+    return mini.velocity_stage(network, size, dynamic)
+
+
+def conditions(backbone: Exported, run: Run) -> Tensor:
+    """What both branches of a run are conditioned on: tags (2,), or text (2, L, C)."""
+    prompts = run.prompt, run.negative_prompt
+    return backbone.text(*prompts) if isinstance(backbone, WanBackbone) else backbone.tags(*prompts)

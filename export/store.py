@@ -137,6 +137,7 @@ def prune(
     with refusals_named(root()):
         for entry in chosen:
             (removed if _remove(entry) else busy).append(entry)
+        _clear_locks()
     return removed, busy
 
 
@@ -155,10 +156,20 @@ def _remove(entry: Entry) -> bool:
     with lock_of(entry.name, None) as held:
         if held:
             gone = entry.folder.with_name(f".{entry.name}.gone{PART}")
-            os.rename(entry.folder, gone)  # it is not opened half-removed
-            shutil.rmtree(gone)
-            (root() / f"{entry.name}.lock").unlink()
+            with suppress(FileNotFoundError):  # another process was faster
+                os.rename(entry.folder, gone)  # it is not opened half-removed
+                shutil.rmtree(gone)
+            (root() / f"{entry.name}.lock").unlink(missing_ok=True)
         return held
+
+
+def _clear_locks() -> None:
+    """Those of exports that came to nothing."""
+    for path in root().glob("*.lock"):
+        if not path.with_suffix("").exists():
+            with locked(path, None) as held:
+                if held and not path.with_suffix("").exists():
+                    path.unlink()
 
 
 def _entry(folder: Path) -> Entry:

@@ -3,61 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..engine.backbones.base import BackboneFacts, Bucket
-from ..engine.backbones.blocks import rope_3d
 from ..engine.backbones.dit import Conditioning
 from ..engine.backbones.wan import WanBackbone
 from ..engine.backbones.wan_dit import WanDiT
-from ..engine.errors import ConfigError
+from ..engine.bundle.facts import to_json
+from .bucket import check_bucket
+from .condition import BRANCHES, OUTPUTS, TIMES, ConditionGraph
+from .rotary import FixedRotary, OpenRotary
 from .stage import OpenAxis, Stage
 
-CONDITION = ("modulation", "final", "keys", "values")
-TIMES = OpenAxis("n", 1, 42, 4096)  # both branches at the times of 20 steps, and at their end
-
-
-class ConditionGraph(nn.Module):
-    """`CONDITION` at times (n,) under text (R, L, C)."""
-
-    def __init__(self, network: WanDiT):
-        super().__init__()
-        self.network = network
-
-    def forward(self, times: Tensor, text: Tensor) -> tuple[Tensor, ...]:
-        made = self.network.condition(times, text)
-        keys, values = (torch.stack(parts) for parts in zip(*made.keys_values, strict=True))
-        return made.modulation, made.final, keys, values
+# Axes of x that `velocity_stage` leaves open, in latent cells; their names are those of a tile.
+BATCH = OpenAxis("batch", 1, 2, 16)
+CELLS = (("frames", 21, 64), ("height", 60, 320), ("width", 104, 320))
+BATCH_AXES = {"x": 0, "modulation": 1, "final": 0, "keys": 1, "values": 1}
 
 
 class VelocityGraph(nn.Module):
     """v of latents x (B, C, t, h, w); keys and values have one row a sample.
 
-    The rotary tables of the one size that it takes are constants.
+    `rotary` gives the tables of a grid of tokens, see `export.rotary`.
     """
 
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, network: WanDiT, size: tuple[int, int, int]):
+    def __init__(self, network: WanDiT, rotary: nn.Module):
         super().__init__()
-        self.network = network
-        grid = [side // cell for side, cell in zip(size, network.config.patch, strict=True)]
-        cos, sin = rope_3d(
-            grid[0], grid[1], grid[2], network.head_dim, network.proj_out.weight.device
-        )
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
+        self.network, self.rotary = network, rotary
 
     def forward(
         self, x: Tensor, modulation: Tensor, final: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
+        grid = _grid(x.shape[2:], self.network)
         pairs = tuple(zip(keys.unbind(0), values.unbind(0), strict=True))
-        return self.network(x, Conditioning(modulation, final, pairs), (self.cos, self.sin))
+        return self.network(x, Conditioning(modulation, final, pairs), self.rotary(*grid))
 
 
 def stages(backbone: WanBackbone, buckets: Sequence[Bucket], text_tokens: int) -> Iterator[Stage]:
@@ -76,7 +58,7 @@ def stages(backbone: WanBackbone, buckets: Sequence[Bucket], text_tokens: int) -
     ConfigError : a bucket does not obey the backbone's `multiple_of`.
     """
     for bucket in buckets:
-        _check(bucket, backbone.facts)
+        check_bucket(bucket, backbone.facts)
     for expert in range(len(backbone.facts.experts)):
         yield from _expert_stages(backbone, expert, buckets, text_tokens)
 
@@ -84,49 +66,69 @@ def stages(backbone: WanBackbone, buckets: Sequence[Bucket], text_tokens: int) -
 def _expert_stages(
     backbone: WanBackbone, expert: int, buckets: Sequence[Bucket], text_tokens: int
 ) -> Iterator[Stage]:
-    network, codec = backbone.read_network(expert), backbone.facts.codec
+    network = backbone.read_network(expert)
     graph, inputs = ConditionGraph(network).eval(), _condition_inputs(network, text_tokens)
-    yield Stage(f"condition.{expert}", graph, inputs, CONDITION, {"times": {0: TIMES}})
+    yield Stage(f"condition.{expert}", graph, inputs, OUTPUTS, {"times": {0: TIMES}})
     for bucket in buckets:
-        size = (
-            codec.latent_frames(bucket.frames),
-            bucket.height // codec.pixels,
-            bucket.width // codec.pixels,
-        )
-        velocity = VelocityGraph(network, size).eval()
         for batch in bucket.batches:
-            name = f"velocity.{expert}.{batch}x{bucket.frames}x{bucket.height}x{bucket.width}"
-            inputs = _velocity_inputs(network, (batch, *size), text_tokens)
-            yield Stage(name, velocity, inputs, ("v",))
+            size = (batch, bucket.frames, bucket.height, bucket.width)
+            yield velocity_stage(backbone.facts, network, expert, size, text_tokens)
+
+
+def velocity_stage(
+    facts: BackboneFacts,
+    network: WanDiT,
+    expert: int,
+    size: tuple[int, int, int, int],
+    text_tokens: int,
+    dynamic: bool = False,
+) -> Stage:
+    """A pass over `size` (B, T, H, W) in pixels; the sizes are an example where it is dynamic."""
+    batch, frames, height, width = size
+    pixels = facts.codec.pixels
+    cells = (facts.codec.latent_frames(frames), height // pixels, width // pixels)
+    rotary: nn.Module
+    if dynamic:
+        rotary = OpenRotary(network.head_dim, network.proj_out.weight.device)
+        name = f"velocity.{expert}"
+    else:
+        t, h, w = _grid(cells, network)
+        rotary = FixedRotary((t, h, w), network.head_dim, network.proj_out.weight.device)
+        name = f"velocity.{expert}." + "x".join(map(str, size))
+    inputs = _velocity_inputs(network, (batch, *cells), text_tokens)
+    graph = VelocityGraph(network, rotary).eval()
+    return Stage(name, graph, inputs, ("v",), _open_axes(network) if dynamic else {})
+
+
+def _grid(cells: Sequence[int], network: WanDiT) -> tuple[int, ...]:
+    return tuple(side // cell for side, cell in zip(cells, network.config.patch, strict=True))
+
+
+def _open_axes(network: WanDiT) -> dict[str, dict[int, OpenAxis]]:
+    axes = {name: {axis: BATCH} for name, axis in BATCH_AXES.items()}
+    for axis, (cell, (name, typical, high)) in enumerate(
+        zip(network.config.patch, CELLS, strict=True), start=2
+    ):
+        axes["x"][axis] = OpenAxis(name, cell, typical, high, cell)
+    return axes
 
 
 def model(backbone: WanBackbone, text_tokens: int) -> dict[str, Any]:
     """The backbone's part of a manifest, but for where prompts and weights are."""
     return {
         "family": "wan",
-        "facts": asdict(backbone.facts),
+        "facts": to_json(backbone.facts),
         "phases": [[0, 0, 0]],
         "tags": None,
         "text_tokens": text_tokens,
     }
 
 
-def _check(bucket: Bucket, facts: BackboneFacts) -> None:
-    m, n = facts.multiple_of
-    frames, height, width, batches = bucket
-    fits = frames > 0 and frames % m == facts.frame_offset % m and not (height % n or width % n)
-    if not fits or min(height, width, *batches) < 1:
-        raise ConfigError(
-            f"{frames} frames of {width}x{height} pixels in batches of {batches}: wan takes "
-            f"{m} k + {facts.frame_offset} frames with sides that are multiples of {n}"
-        )
-
-
 def _condition_inputs(network: WanDiT, text_tokens: int) -> dict[str, Tensor]:
     device = network.proj_out.weight.device
     return {
         "times": torch.linspace(1.0, 0.0, TIMES.typical, device=device),
-        "text": torch.zeros(2, text_tokens, network.config.text_dim, device=device),
+        "text": torch.zeros(BRANCHES, text_tokens, network.config.text_dim, device=device),
     }
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,3 +31,55 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"test material is absent: {folder}")
     return folder
+
+
+@pytest.fixture
+def make_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Puts the stand-in for TensorRT, as that version, in its place; the processor is the GPU."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    from dtg_restore.engine.runtimes import tensorrt as runtime
+
+    def make_tensorrt(version: str) -> Any:
+        path = Path(__file__).parent / "stand_ins" / "tensorrt.py"
+        spec = importlib.util.spec_from_file_location("tensorrt", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        spec.loader.exec_module(module)
+        module.__version__ = version
+        for name, value in _processor_as_gpu().items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(runtime, "ALIGNMENT", module.ALIGNMENT)
+        runtime.bridge.cache_clear()
+        return module
+
+    yield make_tensorrt
+    runtime.bridge.cache_clear()
+
+
+@pytest.fixture(params=["10.3.0", "11.4.0.106"])
+def tensorrt(request: pytest.FixtureRequest, make_tensorrt: Callable[[str], Any]) -> Any:
+    """The stand-in for TensorRT, as either version; the processor is the GPU."""
+    return make_tensorrt(request.param)
+
+
+def _processor_as_gpu() -> dict[str, Any]:
+    waits: list[str] = []
+
+    def make_stream(name: str, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            cuda_stream=handle, wait_stream=lambda other: waits.append(f"{name} for {other.name}"),
+            name=name, waits=waits,
+        )  # fmt: skip
+
+    default = make_stream("default", 0)
+    properties = SimpleNamespace(name="Some GPU (80 GB)", major=9, minor=0)
+    return {
+        "device": lambda device: contextlib.nullcontext(),
+        "Stream": lambda device: make_stream("aside", 7),
+        "current_stream": lambda device: default,
+        "default_stream": lambda device: default,
+        "empty_cache": lambda: None,
+        "get_device_properties": lambda device: properties,
+    }

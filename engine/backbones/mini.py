@@ -143,23 +143,25 @@ class MiniBackbone:
 
     @torch.inference_mode()
     def prepare(self, prompt: str, negative_prompt: str, nodes: Sequence[Node]) -> MiniContext:
-        for tag in (prompt, negative_prompt):
-            if tag not in TAGS:
-                raise ConfigError(
-                    f"the prompt of mini is a quality tag, one of {', '.join(TAGS)}, not {tag!r}"
-                )
-        count = len(nodes)
+        count, tags = len(nodes), self.tags(prompt, negative_prompt)
         times = [node.t for node in nodes] + [node.tau for node in nodes]
-        tags = [TAGS.index(tag) for tag in (prompt, negative_prompt)]
-        made = self.network.condition(
-            torch.tensor(times, device=self.device), torch.tensor(tags, device=self.device)
-        )
+        made = self.network.condition(torch.tensor(times, device=self.device), tags)
         table = Table(
             made.modulation.unflatten(1, (2, count)),
             made.final.unflatten(0, (2, count)),
             made.keys_values,
         )
         return MiniContext(table, [PHASES[i % len(PHASES)] for i in range(count)])
+
+    def tags(self, prompt: str, negative_prompt: str) -> Tensor:
+        """(2,), what the branches are conditioned on; ConfigError for what is no tag."""
+        for tag in (prompt, negative_prompt):
+            if tag not in TAGS:
+                raise ConfigError(
+                    f"the prompt of mini is a quality tag, one of {', '.join(TAGS)}, not {tag!r}"
+                )
+        indices = [TAGS.index(tag) for tag in (prompt, negative_prompt)]
+        return torch.tensor(indices, device=self.device)
 
     def on_device(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -97,8 +97,12 @@ class WanBackbone:
             check(expert, config.weights)
 
     def prepare(self, prompt: str, negative_prompt: str, nodes: Sequence[Node]) -> WanContext:
-        embeds = self._prompts.get(prompt, negative_prompt)  # before the weights take the memory
-        return self._context(_stack(embeds).to(self.device), nodes)
+        text = self.text(prompt, negative_prompt)  # before the weights take the memory
+        return self._context(text, nodes)
+
+    def text(self, prompt: str, negative_prompt: str) -> Tensor:
+        """(2, L, D), what the branches are conditioned on; errors as `PromptSource.get`."""
+        return _stack(self._prompts.get(prompt, negative_prompt)).to(self.device)
 
     @torch.inference_mode()
     def _context(self, text: Tensor, nodes: Sequence[Node]) -> WanContext:

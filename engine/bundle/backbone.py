@@ -71,9 +71,9 @@ class BundleBackbone:
 
         ConfigError where there is no engine for the shape of x and the runtime was named.
         """
+        bucket = self._bucket(x)
         sizes = [len(part.rows) for part in condition]
         split = zip(x.split(sizes), t.split(sizes), condition, strict=True)
-        bucket = self._bucket(x)
         parts = [
             self._fallback(*one) if bucket is None else self._evaluate(bucket, *one)
             for one in split
@@ -122,25 +122,25 @@ class BundleBackbone:
         return engine(inputs)["v"][: len(x)]
 
     def _bucket(self, x: Tensor) -> Bucket | None:
-        codec, (frames, height, width) = self.facts.codec, x.shape[2:]
+        """That of a tile x; None, and it is said once, where the network is to serve."""
+        size = self._size(x)
         for bucket in self.facts.buckets:
-            cells = codec.latent_frames(bucket.frames), *_cells(bucket, codec.pixels)
-            if cells == (frames, height, width):
+            if (bucket.frames, bucket.height, bucket.width) == size:
                 return bucket
-        problem = (
-            f"{self._bundle.folder} has no engine for {frames}x{height}x{width} cells of its "
-            f"state; it has some for {listed(self.facts.buckets)}"
-        )
+        asked, has = listed([Bucket(*size, ())]), listed(self.facts.buckets)
+        problem = f"{self._bundle.folder} has no engine for {asked}, but for {has}"
         if self._config.runtime != "auto":
             raise ConfigError(problem)
-        if (shape := tuple(x.shape[2:])) not in self._warned:
-            self._warned.add(shape)
-            logger.warning("%s: the network is evaluated without engines", problem)
+        if size not in self._warned:
+            self._warned.add(size)
+            logger.warning("%s: the network itself is evaluated", problem)
         return None
 
-
-def _cells(bucket: Bucket, pixels: int) -> tuple[int, int]:
-    return bucket.height // pixels, bucket.width // pixels
+    def _size(self, x: Tensor) -> tuple[int, int, int]:
+        """(frames, height, width) in pixels of a tile x of the state."""
+        codec, (t, h, w) = self.facts.codec, x.shape[2:]
+        frames = (t - 1) * codec.frames + 1 if codec.causal else t * codec.frames
+        return frames, h * codec.pixels, w * codec.pixels
 
 
 def _filled(x: Tensor, missing: int, axis: int = 0) -> Tensor:

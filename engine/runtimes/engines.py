@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..bundle.manifest import Component
 from ..errors import ConfigError
-from . import COMPILED, EXECUTORS, RUNTIMES
+from . import COMPILED, EXECUTORS, RUNTIMES, aot, ort, tensorrt
 from .base import Engine
 
 
@@ -25,6 +26,16 @@ def executor(runtime: str, made_for: str) -> str:
             f"runtime is {runtime!r}: what was made for {made_for} runs with {', '.join(able)}"
         )
     return runtime
+
+
+def reasons(runtime: str) -> list[str]:
+    """Why this installation cannot execute bundles by `runtime`; none where it can."""
+    checks = {
+        "aot": aot.reasons,
+        "tensorrt": tensorrt.reasons,
+        "ort-tensorrt": partial(ort.reasons, "tensorrt"),
+    }
+    return checks.get(runtime, partial(ort.reasons, "cpu"))()
 
 
 def open_engine(runtime: str, folder: Path, component: Component, device: torch.device) -> Engine:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..backbones.base import Backbone, Context
+from ..errors import EngineError
 from ..schedule import Node
 
 logger = logging.getLogger("dtg_restore")
@@ -113,7 +114,7 @@ class GraphBackbone:
             output.fill_(torch.nan)  # by an empty recording the call's own result would stay
             graph = Graph(replay, inputs, output)
             check(_run(graph, leaves), expected)
-        except RuntimeError as problem:
+        except (RuntimeError, EngineError) as problem:
             self._refused.append(reason(problem))
             logger.warning("a pass stays eager, as no graph of it is used: %s", reason(problem))
             return None
@@ -183,7 +184,7 @@ def check(got: Tensor, want: Tensor) -> None:
         raise RuntimeError(f"its replay differs by {error:.1e}")
 
 
-def reason(problem: RuntimeError) -> str:
+def reason(problem: Exception) -> str:
     """The first line: CUDA appends advice to its errors."""
     return str(problem).strip().partition("\n")[0]
 

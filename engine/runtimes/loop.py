@@ -17,6 +17,7 @@ from torch import Tensor, nan
 
 from ..backbones.base import Backbone
 from ..config import TOLERANCES, RestoreConfig
+from ..errors import EngineError
 from ..memory import memory_size
 from ..plan import Plan
 from ..sampler import Branches, sample
@@ -112,7 +113,7 @@ class SamplingLoop:
             recording.after.fill_(nan)
             _launch(recording, x)
             check(recording.after, self._last_step(recording.before, self._recorded))
-        except RuntimeError as problem:
+        except (RuntimeError, EngineError) as problem:
             self._capture = None
             self._reasons.append(reason(problem))
             logger.warning("no graph of the sampling loop is used: %s", reason(problem))

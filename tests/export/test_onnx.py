@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,32 @@ from torch import Tensor
 
 from dtg_restore.engine.backbones import blocks
 from dtg_restore.engine.backbones.base import Context
-from dtg_restore.engine.backbones.mini import MiniBackbone, MiniConfig, MiniDiT
+from dtg_restore.engine.backbones.mini import MiniBackbone
 from dtg_restore.engine.config import DTG
 from dtg_restore.engine.errors import ConfigError, EngineError, InputError
 from dtg_restore.engine.schedule import nodes
 from dtg_restore.engine.sr.frames import FrameSR
 from dtg_restore.engine.sr.mini import MiniSR, facts_of
-from dtg_restore.export import export_backbone, export_sr, read_metadata, weights_sha256
+from dtg_restore.export import (
+    export_backbone,
+    export_sr,
+    graph,
+    read_metadata,
+    to_onnx,
+    weights_sha256,
+)
+from dtg_restore.export.operators import unsupported
+from dtg_restore.export.sr import upscale_stage
+from dtg_restore.export.stage import Stage
 from dtg_restore.export.velocity import INPUTS, flatten, unroll
 from dtg_restore.kernels import patch_blocks
 
 CPU = torch.device("cpu")
+MakeMini = Callable[..., MiniBackbone]
 TILE = (4, 16, 24)  # T, H, W
 TOLERANCE = 1e-4  # of the largest value
 FORBIDDEN_OPS = {"ScatterND", "ScatterElements", "Loop", "If", "Cast"}
 FORBIDDEN_TYPES = {"DOUBLE", "COMPLEX64", "COMPLEX128", "FLOAT16", "BFLOAT16"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def onnx() -> Any:
-    pytest.importorskip("onnxscript", reason="torch exports to ONNX by onnxscript: not installed")
-    return pytest.importorskip("onnx", reason="onnx is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +50,6 @@ def session(onnx: Any) -> Callable[[Path], Any]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     return lambda path: ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def make_backbone(depth: int, dtype: torch.dtype = torch.float32) -> MiniBackbone:
-    """Random weights; the output depends on x, t, tag and layer."""
-    torch.manual_seed(depth)
-    network = MiniDiT(MiniConfig(width=48, depth=depth, heads=2, ffn_dim=96))
-    for name, parameter in network.named_parameters():
-        if name.endswith(("norm_q.weight", "norm_k.weight", "norm2.weight")):
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
-        elif name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.1)
-    torch.nn.init.normal_(network.proj_out.weight, std=0.1)
-    torch.nn.init.normal_(network.tag_embedding)
-    network.mean.normal_(std=0.1)
-    network.sd.uniform_(0.05, 0.8)
-    return MiniBackbone(network, CPU, dtype)
 
 
 def make_sr(scale: int = 2) -> FrameSR:
@@ -99,13 +81,15 @@ def error(result: Tensor, expected: Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def pair(onnx: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[MiniBackbone, Path]:
+def pair(
+    onnx: Any, make_mini: MakeMini, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MiniBackbone, Path]:
     """A backbone of one layer, and its file for both branches in one call."""
     torch.set_num_threads(1)
     # As in a process in which nothing has run: an export must leave no table of its trace behind.
     blocks._made_rope.cache_clear()
     patch_blocks._made.cache_clear()
-    backbone, path = make_backbone(depth=1), tmp_path_factory.mktemp("onnx") / "pair.onnx"
+    backbone, path = make_mini(depth=1), tmp_path_factory.mktemp("onnx") / "pair.onnx"
     export_tile(backbone, path, batch=2)
     return backbone, path
 
@@ -137,9 +121,9 @@ def test_one_graph_serves_every_step(
 
 
 def test_one_branch_of_two_layers(
-    onnx: Any, session: Callable[[Path], Any], tmp_path: Path
+    make_mini: MakeMini, session: Callable[[Path], Any], tmp_path: Path
 ) -> None:
-    backbone, path = make_backbone(depth=2), tmp_path / "single.onnx"
+    backbone, path = make_mini(depth=2), tmp_path / "single.onnx"
     export_tile(backbone, path, batch=1, opset=23)  # the newest, with attention as one op
     graph, (context, steps) = session(path), prepare(backbone)
     x = torch.randn(1, 3, *TILE)
@@ -150,8 +134,8 @@ def test_one_branch_of_two_layers(
         assert error(v, backbone.velocity(x, t, condition)) <= TOLERANCE
 
 
-def test_phase_outside_the_graph_is_exact() -> None:
-    backbone = make_backbone(depth=1)
+def test_phase_outside_the_graph_is_exact(make_mini: MakeMini) -> None:
+    backbone = make_mini(depth=1)
     context, steps = prepare(backbone)
     x = torch.randn(1, 3, *TILE)
     for index, node in enumerate(steps):
@@ -161,8 +145,8 @@ def test_phase_outside_the_graph_is_exact() -> None:
         assert unroll(v, condition.phase).equal(backbone.velocity(x, t, condition))
 
 
-def test_conditioning_of_one_is_repeated() -> None:
-    backbone = make_backbone(depth=2)
+def test_conditioning_of_one_is_repeated(make_mini: MakeMini) -> None:
+    backbone = make_mini(depth=2)
     context, steps = prepare(backbone)
     x, t = torch.randn(3, 3, *TILE), torch.full((3,), steps[0].t)
     one, three = (flatten(x, t, context.at(0, ("cond",), repeat)) for repeat in (1, 3))
@@ -184,9 +168,10 @@ def test_ops_and_types(
             for value in (*graph.input, *graph.output, *graph.value_info)
         }
         assert FORBIDDEN_TYPES.isdisjoint(map(onnx.TensorProto.DataType.Name, types))
+        assert unsupported(proto) == []
 
 
-def test_metadata(pair: tuple[MiniBackbone, Path]) -> None:
+def test_metadata(pair: tuple[MiniBackbone, Path], make_mini: MakeMini) -> None:
     backbone, path = pair
     found = read_metadata(path)
     assert (found["kind"], found["name"], found["precision"]) == ("backbone", "mini", "float32")
@@ -194,13 +179,13 @@ def test_metadata(pair: tuple[MiniBackbone, Path]) -> None:
     assert json.loads(found["facts"])["patch"] == [2, 8, 8]
     sizes = {"batch": 2, "frames": 4, "height": 16, "width": 24}
     assert json.loads(found["shape"]) == sizes | {"dynamic": False}
-    assert found["weights_sha256"] == weights_sha256(make_backbone(depth=1).network)
+    assert found["weights_sha256"] == weights_sha256(make_mini(depth=1).network)
 
 
-def test_hash_tells_weights_and_types_apart() -> None:
-    network = make_backbone(depth=1).network
+def test_hash_tells_weights_and_types_apart(make_mini: MakeMini) -> None:
+    network = make_mini(depth=1).network
     first = weights_sha256(network)
-    assert weights_sha256(make_backbone(1, torch.bfloat16).network) != first
+    assert weights_sha256(make_mini(1, torch.bfloat16).network) != first
     network.mean[3] += 1e-3
     assert weights_sha256(network) != first
 
@@ -233,6 +218,43 @@ def test_file_is_repeatable_and_holds_no_paths(
     assert b".py" not in written + pair[1].read_bytes()
 
 
+def test_weights_beside_the_graph(
+    session: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, frames = make_sr(), torch.rand(1, 3, 5, 6)
+    stage = upscale_stage(model, 5, 6, dynamic=False)
+    written = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        made = to_onnx(stage, tmp_path / name, external=True)
+        assert made.files == ("upscale.onnx", "upscale.onnx.data")
+        written.append([(tmp_path / name / file).read_bytes() for file in made.files])
+        assert made.onnx_sha256 == hashlib.sha256(written[-1][0]).hexdigest()
+    assert written[0] == written[1] and len(written[0][1]) > len(written[0][0]) / 2
+    result = run(session(tmp_path / "a" / "upscale.onnx"), {"frames": frames})
+    assert error(result, model.upscale(frames)) <= TOLERANCE
+    assert to_onnx(stage, tmp_path / "b").files == ("upscale.onnx",)  # and none is left behind
+    monkeypatch.setattr(graph, "EXTERNAL", 0)  # the same of its own accord
+    export_sr(model, tmp_path / "large.onnx", 5, 6)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["a", "b", "large.onnx", "large.onnx.data"]
+    result = run(session(tmp_path / "large.onnx"), {"frames": frames})
+    assert error(result, model.upscale(frames)) <= TOLERANCE
+
+
+def test_one_tensor_given_twice_is_two_inputs(
+    onnx: Any, session: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    class Difference(torch.nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a - b
+
+    zeros = torch.zeros(2)
+    made = to_onnx(Stage("minus", Difference().eval(), {"a": zeros, "b": zeros}, ("c",)), tmp_path)
+    result = run(session(tmp_path / made.files[0]), {"a": torch.ones(2), "b": zeros})
+    assert result.equal(torch.ones(2))
+
+
 def test_failed_export_leaves_the_old_file(
     onnx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,12 +285,14 @@ def test_absent_package_is_named(
     assert not list(tmp_path.iterdir())
 
 
-def test_sizes_and_opsets_out_of_range(onnx: Any, tmp_path: Path) -> None:
+def test_sizes_and_opsets_out_of_range(onnx: Any, make_mini: MakeMini, tmp_path: Path) -> None:
     path = tmp_path / "refused.onnx"
     good = {"batch": 1, "frames": 2, "height": 8, "width": 8}
     for bad in ({"batch": 0}, {"frames": 3}, {"height": 12}, {"width": -8}):
-        with pytest.raises(ConfigError, match="multiple of 2, height and width of 8"):
-            export_backbone(make_backbone(1), path, **(good | bad))
+        with pytest.raises(ConfigError, match="2 k .* frames with sides that are multiples of 8"):
+            export_backbone(make_mini(), path, **(good | bad))
+    with pytest.raises(ConfigError, match="batch is open, and its example is 1"):
+        export_backbone(make_mini(), path, **good, dynamic=True)
     for size, dynamic in (((0, 4), False), ((4, 1), True)):
         with pytest.raises(ConfigError, match="height and width"):
             export_sr(make_sr(), path, *size, dynamic=dynamic)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,22 @@ import pytest
 import torch
 
 from dtg_restore.engine.backbones.base import Bucket
-from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT
+from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT, load_mini
 from dtg_restore.engine.bundle.facts import to_json
 from dtg_restore.engine.bundle.hashes import file_sha256, source_sha256
 from dtg_restore.engine.bundle.manifest import Component, FileFacts, Manifest, write_manifest
 from dtg_restore.engine.checkpoint import save_checkpoint
+from dtg_restore.engine.sr import load_sr
 from dtg_restore.engine.sr.mini import MiniSR
+from dtg_restore.export.onnx import to_onnx
+from dtg_restore.export.sr import sr_stage
+from dtg_restore.export.stage import Stage
+from dtg_restore.export.stages import backbone_model, backbone_stages
 
 CPU = torch.device("cpu")
-# The preferred shape has one batch more than the other.
-BUCKETS = (Bucket(4, 16, 24, (1, 2, 4)), Bucket(8, 16, 16, (2,)))
-SMALL: dict[str, Any] = {"device": "cpu", "overlap": 2, "tile_overlap": 8, "steps": 2}
-EAGER: dict[str, Any] = {"sr": "none", "chunk": 4, "tile": (24, 16)} | SMALL
+BUCKETS = (Bucket(4, 16, 24, (2, 4)), Bucket(8, 16, 16, (2,)))
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxscript", reason="torch exports to ONNX by onnxscript: not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -87,20 +89,13 @@ def finish(folder: Path, components: dict[str, Component], models: dict[str, Any
     write_manifest(folder, manifest)
 
 
-def compiled(stages: Any, folder: Path) -> dict[str, Component]:
-    from dtg_restore.export.onnx import to_onnx
-
+def compiled(stages: Iterable[Stage], folder: Path) -> dict[str, Component]:
     return {stage.name: Component(*to_onnx(stage, folder)) for stage in stages}
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory, weights: Path, sr_weights: Path) -> Path:
     """The small networks with engines for `BUCKETS`."""
-    from dtg_restore.engine.backbones.mini import load_mini
-    from dtg_restore.engine.sr import load_sr
-    from dtg_restore.export.sr import sr_stage
-    from dtg_restore.export.stages import backbone_model, backbone_stages
-
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("bundle")
     backbone, sr = load_mini(weights, CPU, torch.float32), load_sr(sr_weights)

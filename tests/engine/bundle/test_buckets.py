@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from dtg_restore.cli.plan import collect, lines
 from dtg_restore.engine.backbones.base import Bucket
 from dtg_restore.engine.bundle.buckets import batches
 from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import ConfigError
 from dtg_restore.engine.plan import Plan, describe, make_plan
 
-WIDE, SQUARE = Bucket(4, 16, 24, (1, 2, 4)), Bucket(8, 16, 16, (2,))
+WIDE, SQUARE = Bucket(4, 16, 24, (2, 4)), Bucket(8, 16, 16, (2,))
 
 
 @pytest.fixture
@@ -88,6 +91,17 @@ def test_costs_are_estimated(plan: Any) -> None:
     one, all_of = plan(tile_batch=1), plan(tile_batch=2)
     assert 0 < one.memory.activations < all_of.memory.activations
     assert one.memory.waiting == 0 and one.attention is None and one.flops_per_chunk > 0
+
+
+def test_the_command_says_which_engines(
+    bundle: Path, clip: Callable[..., Tensor], pictures: Callable[..., Path]
+) -> None:
+    source = str(pictures(clip(3, 20, 30)))
+    for settings, says in (({}, "ort, of this shape"), ({"chunk": 6}, "the network itself")):
+        config = RestoreConfig(backbone=str(bundle), sr=str(bundle), **settings)
+        facts = collect(source, config, None)
+        (line,) = (line for line in lines(facts) if line.startswith("engines"))
+        assert says in line and facts["output"]["width"] == 60
 
 
 @given(st.integers(1, 40), st.sets(st.integers(1, 12), min_size=1))
