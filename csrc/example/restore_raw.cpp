@@ -160,8 +160,7 @@ int main(int count, char** arguments) {
     if (count < 6) {
         return fail(DTG_CONFIG, "restore_raw BUNDLE INPUT OUTPUT WIDTH HEIGHT [NAME=VALUE ...]");
     }
-    dtg_options options;
-    dtg_options_default(&options);
+    dtg_options options = {sizeof options, 0, 0};
     std::vector<std::pair<std::string, std::string>> given;
     for (int i = 6; i < count; ++i) {
         const std::string argument = arguments[i];
@@ -172,7 +171,8 @@ int main(int count, char** arguments) {
     dtg_bundle* bundle = nullptr;
     dtg_status status = dtg_open(arguments[1], &options, &bundle);
     if (status != DTG_OK) return fail(status, dtg_last_error());
-    dtg_settings settings;
+    dtg_settings settings = {};
+    settings.struct_size = sizeof settings;
     status = dtg_settings_default(bundle, &settings);
     for (const auto& [name, value] : given) {
         if (status == DTG_OK && name != "threads" && !set(settings, name, value)) {

@@ -54,15 +54,14 @@ void require(bool given, const char* name) {
     if (!given) config_error(std::string(name) + " is NULL");
 }
 
-// Structures may grow: a caller that was compiled against an older header has a smaller one.
 template <class Struct>
 void require_size(const Struct* given, const char* name) {
     require(given != nullptr, name);
     if (given->struct_size != sizeof(Struct)) {
         config_error(std::string(name) + ".struct_size is " + std::to_string(given->struct_size) +
                      ", and " + std::to_string(sizeof(Struct)) +
-                     " in this library: fill it by the function for its defaults, and compile "
-                     "against the header of the library");
+                     " in this library: set it to the structure's sizeof, and compile against the "
+                     "header of the library");
     }
 }
 
@@ -90,17 +89,12 @@ void require_frames(const dtg::host::Frames& frames, std::int64_t scale) {
 
 extern "C" {
 
-void dtg_options_default(dtg_options* options) {
-    if (options) *options = {sizeof(dtg_options), 0, 0};
-}
-
 dtg_status dtg_open(const char* path, const dtg_options* options, dtg_bundle** bundle) {
     if (bundle) *bundle = nullptr;
     return guarded([&] {
         require(bundle != nullptr, "bundle");
         require(path != nullptr, "path");
-        dtg_options defaults;
-        dtg_options_default(&defaults);
+        const dtg_options defaults = {sizeof(dtg_options), 0, 0};
         const dtg_options& chosen = options ? *options : defaults;
         require_size(&chosen, "options");
         if (chosen.threads < 0 || chosen.device_index < 0) {
@@ -149,7 +143,7 @@ dtg_status dtg_bundle_bucket(const dtg_bundle* bundle, int index, dtg_bucket* bu
 dtg_status dtg_settings_default(const dtg_bundle* bundle, dtg_settings* settings) {
     return guarded([&] {
         require(bundle != nullptr, "bundle");
-        require(settings != nullptr, "settings");
+        require_size(settings, "settings");
         const dtg::host::Restorer& restorer = bundle->restorer;
         // Those of the sampler in general, for a bundle without a backbone.
         *settings = {};

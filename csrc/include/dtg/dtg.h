@@ -3,7 +3,7 @@
  *
  *     dtg_bundle* bundle;
  *     if (dtg_open("clip.bundle", NULL, &bundle) != DTG_OK) fail(dtg_last_error());
- *     dtg_settings settings;
+ *     dtg_settings settings = {sizeof settings};
  *     dtg_settings_default(bundle, &settings);
  *     dtg_output_size(bundle, &settings, height, width, &out_height, &out_width);
  *     float* out = malloc(...);
@@ -22,7 +22,8 @@
  * threads; dtg_restore calls then take turns.  dtg_close may run in parallel with nothing else on
  * its bundle.  With the runtime "aot" the number of threads is a setting of the whole process.
  *
- * No C++ exception leaves these functions.
+ * Structures begin with struct_size, which the caller sets to their sizeof before anything else, so
+ * that they can grow.  No C++ exception leaves these functions.
  */
 #ifndef DTG_DTG_H
 #define DTG_DTG_H
@@ -59,13 +60,13 @@ typedef enum dtg_status {
 typedef struct dtg_bundle dtg_bundle;
 
 typedef struct dtg_options {
-    size_t struct_size; /* sizeof(dtg_options) */
-    int threads;        /* of the CPU; 0 = as many as there are cores */
-    int device_index;   /* of the GPU, for bundles of device "cuda" */
+    size_t struct_size;
+    int threads;      /* of the CPU; 0 = as OpenMP has it: one a core, or OMP_NUM_THREADS */
+    int device_index; /* of the GPU, for bundles of device "cuda" */
 } dtg_options;
 
 typedef struct dtg_info {
-    size_t struct_size;    /* set by the caller: sizeof(dtg_info) */
+    size_t struct_size;
     const char* key;       /* SHA-256 over everything that decides what the bundle computes */
     const char* runtime;   /* "aot", "ort", "tensorrt" or "onnx" */
     const char* device;    /* "cpu" or "cuda" */
@@ -149,7 +150,6 @@ DTG_API void dtg_close(dtg_bundle* bundle); /* NULL is allowed */
 
 DTG_API dtg_status dtg_bundle_info(const dtg_bundle* bundle, dtg_info* info);
 DTG_API dtg_status dtg_bundle_bucket(const dtg_bundle* bundle, int index, dtg_bucket* bucket);
-DTG_API void dtg_options_default(dtg_options* options);
 DTG_API dtg_status dtg_settings_default(const dtg_bundle* bundle, dtg_settings* settings);
 
 /* The steps + 1 nodes of a run, from t_start to 0; `nodes` has room for `capacity` of them. */
