@@ -193,9 +193,9 @@ dtg_status dtg_restore(dtg_bundle* bundle, const dtg_settings* settings, const f
     return guarded([&] {
         require(bundle != nullptr, "bundle");
         require_size(settings, "settings");
-        require(frames && out, "frames or out");
         const dtg::host::Frames clip{frames, num_frames, height, width};
         require_frames(clip, bundle->restorer.scale(*settings));
+        require(frames && out, "frames or out");
         bundle->restorer.restore(*settings, clip, out, [&](double fraction) {
             if (progress && progress(fraction, user) != 0) {
                 throw Error(DTG_INTERRUPTED, "the progress callback asked to stop");

@@ -279,7 +279,7 @@ void write_string(std::string& out, const std::string& text) {
             if (named != std::string_view::npos) {
                 out += '\\';
                 out += "\"\\bfnrt"[named];
-            } else if (byte < 0x20) {
+            } else if (byte < 0x20 || byte == 0x7f) {
                 write_escaped(out, byte);
             } else {
                 out += text[i];

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dtg_restore.engine.bundle.manifest import read_manifest, write_manifest
-from dtg_restore.engine.config import SCHEDULES, SOLVERS, SPACES, DTG
+from dtg_restore.engine.config import DTG, SCHEDULES, SOLVERS, SPACES
 from dtg_restore.engine.restorer import Restorer
 from dtg_restore.engine.schedule import nodes
 
@@ -339,8 +339,8 @@ def need_another_processor(folder: Path) -> str:
 
 
 def be_for_another_runtime(folder: Path) -> str:
-    change_manifest(folder, needs={"onnxruntime": ">=1.18"})
-    return "onnxruntime: .*built without it"
+    change_manifest(folder, needs={"tensorrt": ">=10.3"})
+    return "tensorrt: .*built without it"
 
 
 @pytest.mark.parametrize(
