@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,6 +112,16 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path, expected: set[str
 
 def test_wheel_without_a_compiler_holds_the_reason(plain_wheel: Path, expected: set[str]) -> None:
     assert contents(plain_wheel) == expected | {"dtg_restore/_C.txt"}
+
+
+def test_source_distribution_holds_all_that_is_compiled(sources: Path, tmp_path: Path) -> None:
+    command = ["setup.py", "--quiet", "sdist", "--formats=tar", "--dist-dir", str(tmp_path)]
+    run(sys.executable, *command, cwd=sources)
+    (archive,) = tmp_path.glob("*.tar")
+    held = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    native = {file.relative_to(sources).as_posix() for file in (sources / "csrc").rglob("*.*")}
+    assert {"csrc/host/api.cpp", "csrc/example/CMakeLists.txt", "csrc/include/dtg/dtg.h"} <= native
+    assert {"CMakeLists.txt", *native} <= held
 
 
 def test_rebuild_ships_no_module_that_is_gone(sources: Path, tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 //
 //     restore_raw BUNDLE INPUT OUTPUT WIDTH HEIGHT [NAME=VALUE ...]
 //
-// INPUT and OUTPUT hold nothing but frames, interleaved RGB, rows from the top: 8 bits a value where
-// the name ends in .rgb, else fp32 in [0, 1].  Names are those of dtg_settings, such as steps=4, and
-// threads.  The exit code is the library's status.
+// INPUT and OUTPUT hold nothing but frames, interleaved RGB, rows from the top: 8 bits a value
+// where the name ends in .rgb, else fp32 in [0, 1].  Names are those of dtg_settings, such as
+// steps=4, and threads.  The exit code is the library's status.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -45,8 +45,9 @@ bool read(const std::string& path, std::int64_t frame_size, Clip& clip) {
     clip.values.resize(bytes.size() / size);
     clip.frames = static_cast<std::int64_t>(bytes.size() / frame_bytes);
     if (size == 1) {
-        std::transform(bytes.begin(), bytes.end(), clip.values.begin(),
-                       [](char c) { return static_cast<float>(static_cast<unsigned char>(c)) / 255; });
+        std::transform(bytes.begin(), bytes.end(), clip.values.begin(), [](char c) {
+            return static_cast<float>(static_cast<unsigned char>(c)) / 255;
+        });
     } else {
         std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(clip.values.data()));
     }
@@ -68,7 +69,7 @@ bool write(const std::string& path, const std::vector<float>& values) {
 }
 
 template <class Value>
-auto number(Value dtg_settings::*member) {
+auto number(Value dtg_settings::* member) {
     return [member](dtg_settings& s, const std::string& text) {
         std::istringstream stream(text);
         return stream >> s.*member && stream.eof();
@@ -76,7 +77,7 @@ auto number(Value dtg_settings::*member) {
 }
 
 template <class Enum>
-auto choice(Enum dtg_settings::*member, std::vector<std::string> names) {
+auto choice(Enum dtg_settings::* member, std::vector<std::string> names) {
     return [member, names](dtg_settings& s, const std::string& text) {
         const auto found = std::find(names.begin(), names.end(), text);
         s.*member = static_cast<Enum>(found - names.begin());
@@ -84,7 +85,7 @@ auto choice(Enum dtg_settings::*member, std::vector<std::string> names) {
     };
 }
 
-auto text(const char* dtg_settings::*member) {
+auto text(const char* dtg_settings::* member) {
     return [member](dtg_settings& s, const std::string& value) {
         s.*member = value.c_str();  // which the caller keeps
         return true;
@@ -140,8 +141,7 @@ int restore(dtg_bundle* bundle, const dtg_settings& settings, const std::string&
         return fail(DTG_INPUT, source + " holds no whole frames of that size");
     }
     std::int64_t out_height = 0, out_width = 0;
-    dtg_status status =
-        dtg_output_size(bundle, &settings, height, width, &out_height, &out_width);
+    dtg_status status = dtg_output_size(bundle, &settings, height, width, &out_height, &out_width);
     if (status != DTG_OK) return fail(status, dtg_last_error());
     std::vector<float> out(static_cast<std::size_t>(clip.frames * out_height * out_width * 3));
     status = dtg_restore(bundle, &settings, clip.values.data(), clip.frames, height, width,
@@ -166,7 +166,8 @@ int main(int count, char** arguments) {
         const std::string argument = arguments[i];
         const auto equal = std::min(argument.find('='), argument.size() - 1);
         given.emplace_back(argument.substr(0, equal), argument.substr(equal + 1));
-        if (given.back().first == "threads") options.threads = std::atoi(given.back().second.c_str());
+        if (given.back().first == "threads")
+            options.threads = std::atoi(given.back().second.c_str());
     }
     dtg_bundle* bundle = nullptr;
     dtg_status status = dtg_open(arguments[1], &options, &bundle);
@@ -181,8 +182,9 @@ int main(int count, char** arguments) {
         }
     }
     if (status == DTG_OK) {
-        status = static_cast<dtg_status>(restore(bundle, settings, arguments[2], arguments[3],
-                                                 std::atoll(arguments[4]), std::atoll(arguments[5])));
+        status =
+            static_cast<dtg_status>(restore(bundle, settings, arguments[2], arguments[3],
+                                            std::atoll(arguments[4]), std::atoll(arguments[5])));
     }
     dtg_close(bundle);
     return status;

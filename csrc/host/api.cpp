@@ -166,8 +166,8 @@ dtg_status dtg_schedule(const dtg_settings* settings, dtg_node* nodes, int capac
         dtg::host::check(*settings);
         const auto made = dtg::host::nodes_of(dtg::host::with_guidance(*settings));
         if (capacity < 0 || static_cast<std::size_t>(capacity) < made.size()) {
-            config_error("there is room for " + std::to_string(capacity) + " nodes, and there are " +
-                         std::to_string(made.size()));
+            config_error("there is room for " + std::to_string(capacity) +
+                         " nodes, and there are " + std::to_string(made.size()));
         }
         std::copy(made.begin(), made.end(), nodes);
     });

@@ -72,8 +72,10 @@ void Backbone::prepare(const dtg_settings& settings, const std::vector<dtg_node>
     for (const int expert : used) {
         const Inputs inputs = {{"times", &times}, {name, &prompts}};
         Tensors made = bundle_.engine("condition." + std::to_string(expert))(inputs);
-        tables_[expert] = {std::move(made.at("modulation")), std::move(made.at("final")),
-                           std::move(made.at("keys")), std::move(made.at("values")),
+        tables_[expert] = {std::move(made.at("modulation")),
+                           std::move(made.at("final")),
+                           std::move(made.at("keys")),
+                           std::move(made.at("values")),
                            {}};
     }
 }

@@ -67,8 +67,7 @@ class PixelCodec : public Codec {
 class EngineVae {
   public:
     EngineVae(Bundle& bundle, Size size)
-        : bundle_(bundle),
-          size_(std::to_string(size.height) + "x" + std::to_string(size.width)) {}
+        : bundle_(bundle), size_(std::to_string(size.height) + "x" + std::to_string(size.width)) {}
 
     // The next slice of a stream; a new one begins with an empty memory.
     Tensor encode(const Tensor& pixels, Tensors& memory) {
@@ -157,8 +156,8 @@ class WanCodec : public Codec {
         const std::int64_t cell = facts_.pixels, slices = z.size(1);
         const Size cells = {z.size(2), z.size(3)};
         const Size pixels = {cells.height * cell, cells.width * cell};
-        Tensor frames = Tensor::zeros({1 + facts_.frames * (slices - 1), 3, pixels.height,
-                                       pixels.width});
+        Tensor frames =
+            Tensor::zeros({1 + facts_.frames * (slices - 1), 3, pixels.height, pixels.width});
         const Windowed grid = windows(cells, cell);
         for (std::size_t n = 0; n < grid.tiles.size(); ++n) {
             const Tile& tile = grid.tiles[n];
@@ -190,8 +189,8 @@ class WanCodec : public Codec {
     Windowed windows(Size cells, std::int64_t scale) const {
         const std::int64_t high = tile_.height / facts_.pixels, wide = tile_.width / facts_.pixels;
         Windowed made;
-        made.tiles = tiles_of(cells.height, cells.width, high, wide,
-                              std::min(high, wide) / kShared, 1);
+        made.tiles =
+            tiles_of(cells.height, cells.width, high, wide, std::min(high, wide) / kShared, 1);
         std::vector<Tile> results;
         for (const Tile& t : made.tiles) {
             results.push_back({scale * t.y, scale * t.x, scale * t.height, scale * t.width});

@@ -44,8 +44,9 @@ void check_input(const Component& component, const TensorSpec& spec, const Tenso
                     : spec.axes[i] == std::to_string(size);
     }
     if (!fits) {
-        engine_error("the input " + spec.name + " of " + component.name + " is of another type or " +
-                     "shape, " + written(tensor.shape()) + ", than (" + wanted + ")");
+        engine_error("the input " + spec.name + " of " + component.name +
+                     " is of another type or " + "shape, " + written(tensor.shape()) + ", than (" +
+                     wanted + ")");
     }
 }
 
@@ -65,8 +66,8 @@ Tensors Engine::operator()(const Inputs& inputs) {
     }
     std::vector<Tensor> results = run(ordered);
     if (results.size() != component_.outputs.size()) {
-        engine_error(component_.name + " gave " + std::to_string(results.size()) + " outputs, not " +
-                     std::to_string(component_.outputs.size()));
+        engine_error(component_.name + " gave " + std::to_string(results.size()) +
+                     " outputs, not " + std::to_string(component_.outputs.size()));
     }
     Tensors named;
     for (std::size_t i = 0; i < results.size(); ++i) {

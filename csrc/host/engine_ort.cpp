@@ -80,8 +80,8 @@ class OrtEngine : public Engine {
           memory_(made<OrtMemoryInfo>(api().ReleaseMemoryInfo, api().CreateCpuMemoryInfo,
                                       OrtDeviceAllocator, OrtMemTypeDefault)),
           session_(made<OrtSession>(api().ReleaseSession, api().CreateSession, environment(),
-                                    std::filesystem::path(path).c_str(), options_for(place).get())) {
-    }
+                                    std::filesystem::path(path).c_str(),
+                                    options_for(place).get())) {}
 
   protected:
     std::vector<Tensor> run(const std::vector<const Tensor*>& inputs) override {
@@ -91,10 +91,9 @@ class OrtEngine : public Engine {
         for (std::size_t i = 0; i < inputs.size(); ++i) {
             const Tensor& input = *inputs[i];
             void* data = const_cast<std::byte*>(input.data());  // it does not write to inputs
-            given.push_back(made<OrtValue>(
-                api().ReleaseValue, api().CreateTensorWithDataAsOrtValue, memory_.get(), data,
-                input.bytes(), input.shape().data(), input.shape().size(),
-                element_type(input.type())));
+            given.push_back(made<OrtValue>(api().ReleaseValue, api().CreateTensorWithDataAsOrtValue,
+                                           memory_.get(), data, input.bytes(), input.shape().data(),
+                                           input.shape().size(), element_type(input.type())));
             values.push_back(given.back().get());
             input_names.push_back(component_.inputs[i].name.c_str());
         }

@@ -1,5 +1,5 @@
-// Plans of TensorRT 10 and 11, executed on a GPU.  Never executed so far: compiled against the headers
-// alone, as neither the library nor a GPU was at hand.
+// Plans of TensorRT 10 and 11, executed on a GPU.  Never executed so far: compiled against the
+// headers alone, as neither the library nor a GPU was at hand.
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
 
@@ -42,7 +42,8 @@ void require(bool done, const std::string& what) {
 }
 
 void require(cudaError_t status) {
-    if (status == cudaErrorMemoryAllocation) throw Error(DTG_MEMORY, "the GPU's memory does not suffice");
+    if (status == cudaErrorMemoryAllocation)
+        throw Error(DTG_MEMORY, "the GPU's memory does not suffice");
     if (status != cudaSuccess) engine_error(std::string("CUDA: ") + cudaGetErrorString(status));
 }
 

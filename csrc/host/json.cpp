@@ -32,8 +32,8 @@ class JsonParser {
     char peek() const { return place_ < text_.size() ? text_[place_] : '\0'; }
 
     void skip_space() {
-        while (place_ < text_.size() && std::string_view(" \t\r\n").find(text_[place_]) !=
-                                            std::string_view::npos) {
+        while (place_ < text_.size() &&
+               std::string_view(" \t\r\n").find(text_[place_]) != std::string_view::npos) {
             ++place_;
         }
     }

@@ -39,8 +39,8 @@ class Json {
     std::vector<double> numbers() const;
     std::vector<std::int64_t> integers() const;
 
-    // An object as Python's json.dumps(..., sort_keys=True) writes it, without the member `left_out`:
-    // what the sum of a manifest is taken of.
+    // An object as Python's json.dumps(..., sort_keys=True) writes it, without the member
+    // `left_out`: what the sum of a manifest is taken of.
     std::string canonical(std::string_view left_out) const;
 
   private:

@@ -44,10 +44,14 @@ Manifest manifest_of(const Json& data) {
     if (data.at(kDigest).string() != sha256(data.canonical(kDigest))) {
         engine_error("its sum differs; export it again");
     }
-    Manifest made{data.at("key").string(),       data.at("runtime").string(),
-                  data.at("device").string(),    data.at("precision").string(),
-                  data.at("models"),             data.at("needs"),
-                  {},                            {}};
+    Manifest made{data.at("key").string(),
+                  data.at("runtime").string(),
+                  data.at("device").string(),
+                  data.at("precision").string(),
+                  data.at("models"),
+                  data.at("needs"),
+                  {},
+                  {}};
     for (const auto& [name, component] : data.at("components").object()) {
         made.components.emplace(name, component_of(name, component));
     }
@@ -81,7 +85,8 @@ void verify_files(const std::string& folder, const Manifest& manifest) {
     for (const auto& [name, component] : manifest.components) {
         for (const std::string& file : component.files) {
             if (!manifest.files.count(file)) {
-                engine_error(folder + ": " + name + " needs " + file + ", of which there is no sum");
+                engine_error(folder + ": " + name + " needs " + file +
+                             ", of which there is no sum");
             }
         }
     }

@@ -20,7 +20,7 @@ struct TensorSpec {
 
 struct Component {
     std::string name;
-    std::vector<std::string> files;  // relative to the bundle, the first is what is opened
+    std::vector<std::string> files;           // relative to the bundle, the first is what is opened
     std::vector<TensorSpec> inputs, outputs;  // in the order of the compiled function
 };
 

@@ -83,8 +83,7 @@ Plan make_plan(const dtg_settings& settings, const BackboneFacts& facts, std::in
     plan.width = round_up(std::max({whole_width, bucket.width, codec_width}), multiple);
     plan.grid = grid_of(settings, facts, bucket.frames);
     const std::int64_t overlap = tile_overlap_of(settings, facts, bucket, plan.height, plan.width);
-    plan.tiles =
-        tiles_of(plan.height, plan.width, bucket.height, bucket.width, overlap, multiple);
+    plan.tiles = tiles_of(plan.height, plan.width, bucket.height, bucket.width, overlap, multiple);
     const std::int64_t largest = std::max<std::int64_t>(1, bucket.batches.back() / 2);
     plan.tile_batch = settings.tile_batch ? settings.tile_batch : largest;
     return plan;

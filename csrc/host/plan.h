@@ -17,7 +17,7 @@ struct Plan {
     std::int64_t tile_batch;
 };
 
-// `codec_height` and `codec_width` are those of the codec's tile, 0 where it takes any size.  Config
+// `codec_height` and `codec_width` are those of the codec's tile, 0 where it takes any size. Config
 // error where settings contradict each other, or what the backbone is compiled for.
 Plan make_plan(const dtg_settings& settings, const BackboneFacts& facts, std::int64_t height,
                std::int64_t width, std::int64_t codec_height, std::int64_t codec_width);

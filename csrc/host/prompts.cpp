@@ -50,7 +50,8 @@ class SafeTensors {
         const char* from = bytes_.data() + start_ + place[0];
         for (std::int64_t i = 0; i < made.count(); ++i) {
             made.floats()[i] = value(from + size * i, size);
-            if (!std::isfinite(made.floats()[i])) damaged(name + " holds values that are not finite");
+            if (!std::isfinite(made.floats()[i]))
+                damaged(name + " holds values that are not finite");
         }
         return made;
     }
@@ -120,7 +121,8 @@ std::string embeds_of(const Bundle& bundle, const Json& model, const BackboneFac
         config_error(bundle.folder() + " holds no prompts: give their embeddings (prompt_embeds)");
     }
     if (prompts[0] != facts.prompt || prompts[1] != facts.negative_prompt) {
-        config_error(bundle.folder() + " has no text encoder, and holds the embeddings of its own " +
+        config_error(bundle.folder() +
+                     " has no text encoder, and holds the embeddings of its own " +
                      "prompts alone: give those of others as a file (prompt_embeds)");
     }
     return (std::filesystem::path(bundle.folder()) / model.at("prompts").string()).string();

@@ -54,8 +54,7 @@ void cross_fade(const Tensor& before, Tensor& after) {
 }
 
 Tensor tail_of(const Tensor& frames, std::int64_t first) {
-    Tensor made(Type::kFloat32,
-                {frames.size(0) - first, 3, frames.size(2), frames.size(3)});
+    Tensor made(Type::kFloat32, {frames.size(0) - first, 3, frames.size(2), frames.size(3)});
     const float* from = frames.floats() + frames.count() - made.count();
     std::copy(from, from + made.count(), made.floats());
     return made;

@@ -30,8 +30,9 @@ Sampler::Sampler(Backbone& backbone, const dtg_settings& settings,
       tile_batch_(plan.tile_batch),
       tile_height_(plan.tiles[0].height / backbone.facts().codec.pixels),
       tile_width_(plan.tiles[0].width / backbone.facts().codec.pixels),
-      batched_(takes_both(settings.branches, plan.bucket,
-                          std::min(plan.tile_batch, static_cast<std::int64_t>(plan.tiles.size())))) {
+      batched_(
+          takes_both(settings.branches, plan.bucket,
+                     std::min(plan.tile_batch, static_cast<std::int64_t>(plan.tiles.size())))) {
     const std::int64_t cell = backbone.facts().codec.pixels;
     std::vector<Tile> cells;
     for (const Tile& tile : plan.tiles) {
@@ -70,7 +71,8 @@ Sampler::Velocities Sampler::evaluate(const Tensor& x, std::size_t index) {
 }
 
 bool Sampler::leaves_out(const dtg_node& node, std::size_t index) {
-    const std::pair<int, int> experts = {backbone_.expert_at(node.t), backbone_.expert_at(node.tau)};
+    const std::pair<int, int> experts = {backbone_.expert_at(node.t),
+                                         backbone_.expert_at(node.tau)};
     if (index == 0 || experts != experts_) gap_.reset();  // nothing is known of another expert
     experts_ = experts;
     if (node.w_uncond == 0) return true;
@@ -107,8 +109,13 @@ std::vector<Tensor> Sampler::blended(const Tensor& x, std::size_t index,
     const bool together = batched_ && branches.size() == 2;
     for (std::int64_t first = 0; first < num_tiles; first += tile_batch_) {
         const std::int64_t count = std::min(tile_batch_, num_tiles - first);
-        const Tiles part{count,     planes,    tile_height_, tile_width_,
-                         x.size(2), x.size(3), origins_.data() + 2 * first};
+        const Tiles part{count,
+                         planes,
+                         tile_height_,
+                         tile_width_,
+                         x.size(2),
+                         x.size(3),
+                         origins_.data() + 2 * first};
         const std::int64_t copies = together ? 2 : 1;
         Tensor cut(Type::kFloat32, {copies * count, tile[0], tile[1], tile[2], tile[3]});
         tile_gather(x.floats(), part, copies, cut.floats(), threads_);
@@ -123,8 +130,8 @@ std::vector<Tensor> Sampler::blended(const Tensor& x, std::size_t index,
             }
         }
     }
-    const Tiles all{num_tiles, planes, tile_height_, tile_width_, x.size(2), x.size(3),
-                    origins_.data()};
+    const Tiles all{num_tiles, planes,    tile_height_,   tile_width_,
+                    x.size(2), x.size(3), origins_.data()};
     std::vector<Tensor> frames;
     for (const Tensor& part : tiles) {
         frames.emplace_back(Type::kFloat32, x.shape());

@@ -41,7 +41,7 @@ class Sampler {
     std::vector<std::int32_t> origins_;                         // (y, x) of every tile
     Windows windows_;
     bool batched_;
-    std::optional<double> gap_;  // of the last node where both branches were evaluated
+    std::optional<double> gap_;               // of the last node where both branches were evaluated
     std::pair<int, int> experts_ = {-1, -1};  // of t and tau
 };
 

@@ -36,8 +36,8 @@ void set_defaults(const Json& guidance, dtg_settings& settings) {
     settings.steps = static_cast<int>(guidance.at("steps").integer());
     settings.delta0 = guidance.at("delta0").number();
     settings.alpha0 = guidance.at("alpha0").number();
-    settings.schedule = static_cast<dtg_schedule_name>(
-        index_of(kSchedules, guidance.at("schedule").string()));
+    settings.schedule =
+        static_cast<dtg_schedule_name>(index_of(kSchedules, guidance.at("schedule").string()));
     settings.kappa = guidance.at("kappa").number();
     settings.space = static_cast<dtg_space>(index_of(kSpaces, guidance.at("space").string()));
     settings.alpha_clip = guidance.at("alpha_clip").boolean();

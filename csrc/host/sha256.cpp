@@ -54,7 +54,8 @@ class Sha256 {
         update(end, 8);
         std::string made;
         for (const std::uint32_t word : state_) {
-            for (int shift = 28; shift >= 0; shift -= 4) made += "0123456789abcdef"[word >> shift & 15];
+            for (int shift = 28; shift >= 0; shift -= 4)
+                made += "0123456789abcdef"[word >> shift & 15];
         }
         return made;
     }
@@ -64,11 +65,12 @@ class Sha256 {
         std::uint32_t w[64];
         for (int i = 0; i < 16; ++i) {
             const unsigned char* b = block_ + 4 * i;
-            w[i] = std::uint32_t{b[0]} << 24 | std::uint32_t{b[1]} << 16 | std::uint32_t{b[2]} << 8 |
-                   b[3];
+            w[i] = std::uint32_t{b[0]} << 24 | std::uint32_t{b[1]} << 16 |
+                   std::uint32_t{b[2]} << 8 | b[3];
         }
         for (int i = 16; i < 64; ++i) {
-            const std::uint32_t s0 = rotated(w[i - 15], 7) ^ rotated(w[i - 15], 18) ^ w[i - 15] >> 3;
+            const std::uint32_t s0 =
+                rotated(w[i - 15], 7) ^ rotated(w[i - 15], 18) ^ w[i - 15] >> 3;
             const std::uint32_t s1 = rotated(w[i - 2], 17) ^ rotated(w[i - 2], 19) ^ w[i - 2] >> 10;
             w[i] = w[i - 16] + s0 + w[i - 7] + s1;
         }

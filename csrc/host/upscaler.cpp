@@ -14,7 +14,8 @@ constexpr std::int64_t kCpuTile = 256, kCudaTile = 1024;
 
 SrFacts facts_in(const Bundle& bundle) {
     const Json* model = bundle.model("sr");
-    if (!model) config_error(bundle.folder() + " holds no super-resolution: upscale is not possible");
+    if (!model)
+        config_error(bundle.folder() + " holds no super-resolution: upscale is not possible");
     return sr_facts(model->at("facts"));
 }
 

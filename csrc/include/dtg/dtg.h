@@ -10,9 +10,9 @@
  *     if (dtg_restore(bundle, &settings, frames, T, height, width, out, NULL, NULL) != DTG_OK) ...
  *     dtg_close(bundle);
  *
- * Frames are (T, H, W, 3) fp32 without gaps: interleaved, gamma-encoded RGB in [0, 1], rows from the
- * top.  The buffer is one clip: its first frame is the clip's frame 0, which noise and chunks count
- * from, and no shot should change within it.
+ * Frames are (T, H, W, 3) fp32 without gaps: interleaved, gamma-encoded RGB in [0, 1], rows from
+ * the top.  The buffer is one clip: its first frame is the clip's frame 0, which noise and chunks
+ * count from, and no shot should change within it.
  *
  * Memory: whatever is passed in stays the caller's and is not kept after the call, nor written to
  * unless it is an output.  Strings that are given out live as long as the bundle, those of
@@ -81,7 +81,11 @@ typedef struct dtg_bucket {
     int frames, height, width;
 } dtg_bucket;
 
-typedef enum dtg_guidance { DTG_GUIDANCE_DTG = 0, DTG_GUIDANCE_CFG, DTG_GUIDANCE_NONE } dtg_guidance;
+typedef enum dtg_guidance {
+    DTG_GUIDANCE_DTG = 0,
+    DTG_GUIDANCE_CFG,
+    DTG_GUIDANCE_NONE
+} dtg_guidance;
 typedef enum dtg_schedule_name {
     DTG_EXPONENTIAL = 0,
     DTG_COSINE,
@@ -101,8 +105,8 @@ typedef enum dtg_branches {
     DTG_BRANCHES_SEQUENTIAL /* one after the other */
 } dtg_branches;
 
-/* What a run depends on.  Fill it by dtg_settings_default, then change what should differ; names and
- * ranges are those of the Python package's RestoreConfig. */
+/* What a run depends on.  Fill it by dtg_settings_default, then change what should differ; names
+ * and ranges are those of the Python package's RestoreConfig. */
 typedef struct dtg_settings {
     size_t struct_size;
     int refine;  /* 0 = super-resolution only */
