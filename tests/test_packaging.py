@@ -118,7 +118,8 @@ def test_source_distribution_holds_all_that_is_compiled(sources: Path, tmp_path:
     command = ["setup.py", "--quiet", "sdist", "--formats=tar", "--dist-dir", str(tmp_path)]
     run(sys.executable, *command, cwd=sources)
     (archive,) = tmp_path.glob("*.tar")
-    held = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    with tarfile.open(archive) as files:
+        held = {name.partition("/")[2] for name in files.getnames()}
     native = {file.relative_to(sources).as_posix() for file in (sources / "csrc").rglob("*.*")}
     assert {"csrc/host/api.cpp", "csrc/example/CMakeLists.txt", "csrc/include/dtg/dtg.h"} <= native
     assert {"CMakeLists.txt", *native} <= held

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,14 @@ TEXT, WIDTH, HEAD = 6, 8, 4  # tokens and width of a prompt, and of the stand-in
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a build of csrc/example, which stands alone."""
+    """The folder of a build of csrc/example, which stands alone; with ONNX Runtime where
+    DTG_ORT_ROOT is set."""
     if not (shutil.which("cmake") and shutil.which("c++")):
         pytest.skip("no CMake or no C++ compiler on this machine")
     build = tmp_path_factory.mktemp("build")
     configure = ["cmake", "-S", ROOT / "csrc/example", "-B", build, "-DDTG_AOT=on"]
     configure += [f"-DPython_EXECUTABLE={sys.executable}"]
+    configure += [f"-DDTG_ORT_ROOT={os.environ.get('DTG_ORT_ROOT', '')}"]
     configure += ["-G", "Ninja"] if shutil.which("ninja") else []
     for command in (configure, ["cmake", "--build", build, "--parallel", "2"]):
         made = subprocess.run(command, capture_output=True, text=True, timeout=900)
@@ -48,13 +52,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(no_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Bundles are built in a cache of their own; and the glue around kernels, of which nothing of a
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def compiling(folder: Path) -> Iterator[None]:
+    """With a cache of bundles in `folder`; and the glue around kernels, of which nothing of a
     result depends, is compiled in haste."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DTG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("DTG_CACHE", str(folder / "cache"))
         patch.setattr("torch._inductor.config.aot_inductor.compile_wrapper_opt_level", "O0")
         yield
 
@@ -86,7 +95,8 @@ def mini(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         chunk=4,
         batch=(2,),
     )
-    return build_bundle(request, target=folder / "bundle").folder
+    with compiling(folder):
+        return build_bundle(request, target=folder / "bundle").folder
 
 
 class Condition(nn.Module):
@@ -166,7 +176,8 @@ def wan(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dtg_restore.export.aot import to_aot
 
     folder = tmp_path_factory.mktemp("wan")
-    components = {s.name: Component(*to_aot(s, folder, CPU)) for s in stand_ins()}
+    with compiling(folder):
+        components = {s.name: Component(*to_aot(s, folder, CPU)) for s in stand_ins()}
     components["velocity.1.1x9x32x32"] = components["velocity.0.1x9x32x32"]
     generator = torch.Generator().manual_seed(2)
     both = [{"prompt_embeds": torch.randn(1, n, WIDTH, generator=generator)} for n in (TEXT, 4)]
