@@ -293,7 +293,10 @@ def test_timings_are_kept_and_used(
     monkeypatch.setattr(tensorrt.Builder, "build_serialized_network", build)
     to_tensorrt(make_stage(), tmp_path, HERE)
     assert seen == [first] and entries(timings) == first | {"Other"}
-    assert sorted(f.name for f in timings.parent.iterdir()) == [timings.name, f"{timings.name}.lock"]
+    assert sorted(f.name for f in timings.parent.iterdir()) == [
+        timings.name,
+        f"{timings.name}.lock",
+    ]
 
 
 @pytest.mark.parametrize("content", ["no cache", '{"version": "9.0", "entries": ["Old"]}'])
