@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from dtg_restore.engine.backbones.mini import MiniBackbone, load_mini
 from dtg_restore.engine.bundle.manifest import Component
+from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import ConfigError, EngineError
-from dtg_restore.engine.runtimes import COMPILED, EXECUTORS, RUNTIMES
+from dtg_restore.engine.runtimes import COMPILED, EXECUTORS, RUNTIMES, on_runtime
 from dtg_restore.engine.runtimes.base import Engine
 from dtg_restore.engine.runtimes.engines import executor, open_engine, reasons
 from dtg_restore.engine.runtimes.graph import GraphBackbone
@@ -265,3 +266,9 @@ def test_executors() -> None:
 def test_only_engines_open_components(runtime: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="executes no compiled models"):
         open_engine(runtime, tmp_path, Component(("part",), {}, {}), CPU)
+
+
+@pytest.mark.parametrize("runtime", sorted(COMPILED))
+def test_a_model_that_is_no_bundle(runtime: str, backbone: MiniBackbone) -> None:
+    with pytest.raises(ConfigError, match=f"'{runtime}': it executes bundles, and mini is none"):
+        on_runtime(RestoreConfig(runtime=runtime), backbone)
