@@ -149,8 +149,13 @@ def bundle_of(side: str, about: Subject) -> tuple[str, float | None]:
     """The folder of the bundle, and the seconds that it took."""
     frames, height, width = about.size
     request = ExportRequest(
-        **{"backbone": about.model, "sr": "none", "prompt_embeds": about.prompts, "to": side},
-        **{"tile": ((width, height),), "chunk": frames, "batch": (2,)},
+        backbone=about.model,
+        sr="none",
+        prompt_embeds=about.prompts,
+        to=side,
+        tile=((width, height),),
+        chunk=frames,
+        batch=(2,),
     )
     start = time.perf_counter()
     built = build_bundle(request)
