@@ -47,9 +47,20 @@ run build 120 python3 -m pip install --no-build-isolation --no-deps --no-index -
 run info 30 python3 -m dtg_restore.cli info
 run tests-gpu 90 python3 -m pytest -m gpu -q
 run tests-kernels 60 python3 -m pytest tests/kernels -q -x
+# TensorRT comes with few images: what needs it says why it was left out, and fails nothing.
+if python3 -c 'import sys; from dtg_restore.engine.runtimes.tensorrt import reasons
+sys.exit("== tensorrt: left out, " + "; ".join(reasons()) if reasons() else 0)'; then
+    bundle=$(mktemp -d)/mini
+    run tests-tensorrt 90 python3 -m pytest -m tensorrt -q
+    run export-tensorrt 60 python3 -m dtg_restore.cli export --to tensorrt --output "$bundle"
+    run demo-tensorrt 30 python3 -m dtg_restore.cli restore assets/demo.mp4 \
+        "$results/demo_tensorrt.mp4" --bundle "$bundle" --overwrite --progress plain \
+        --report "$results/demo_tensorrt.json"
+fi
 bench kernels 120 kernels --rounds 10 --dtypes bfloat16 float32 --json "$results/kernels.json"
 bench step 40 step --models mini small --rounds 3 --json "$results/step.json"
 bench step-large 40 step --models "$models" --rounds 2 --json "$results/step_large.json"
+bench engines 60 engines --rounds 2 --json "$results/engines.json"
 bench roofline 60 roofline --rounds 3 --json "$results/roofline.json"
 bench throughput 40 throughput --rounds 1 --frames 16 28 52 --widths 192 --tiles 64 \
     --json "$results/throughput.json"

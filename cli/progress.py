@@ -23,6 +23,7 @@ LABELS = {
     "load": "loading",
     "refine": "refining",
     "restore": "writing",
+    "calibrate": "calibrating",
     "export": "exporting",
     "check": "checking",
 }

@@ -17,10 +17,10 @@ from ..engine.report import machine, versions
 from . import output, store
 from .key import key_of
 from .meter import Cancel, Meter, OnStep
-from .models import Models, stages_of
+from .models import Models, calibrated, stages_of
 from .recipe import Recipe, make_recipe
 from .request import ExportRequest
-from .targets import compile_stage
+from .targets import Job, compile_stage
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +109,14 @@ def _build(recipe: Recipe, key: str, meter: Meter) -> Built:
     components: dict[str, Component] = {}
     models: Models = {}
     with store.writing(key) as folder, named_out_of_memory():
+        if recipe.request.calibrate is not None:
+            meter.tell("calibrate")
+        calibration = calibrated(recipe)
         meter.tell("load")
         for stage in stages_of(recipe, folder, models):
             meter.tell("export", stage.name)
-            components[stage.name] = Component(*compile_stage(recipe, stage, folder))
+            job = Job(recipe, stage, folder, calibration, meter.part)
+            components[stage.name] = Component(*compile_stage(job))
             meter.finish(stage.name)
         meter.tell("check")
         manifest = Manifest(

@@ -16,7 +16,7 @@ CODEC = ("encode", "encode", "decode", "decode")  # the first slice and the next
 class Step(NamedTuple):
     """Parameters
     ----------
-    stage : "load", "export" or "check".
+    stage : "calibrate", "load", "export" or "check".
     done, total : components that are finished, and all of them.
     component : the one that is under way; "" where none is.
     fraction : share of the work that is done, roughly.
@@ -42,12 +42,17 @@ class Meter:
         self._done, self._spent = 0, 0.0
         self._on_progress, self._cancel = on_progress, cancel
 
-    def tell(self, stage: str, component: str = "") -> None:
+    def tell(self, stage: str, component: str = "", part: float = 0.0) -> None:
+        """`part` is the share of the component that is done."""
         if self._cancel is not None and self._cancel():
             raise Interrupted("interrupted")
         if self._on_progress is not None:
-            share = min(1.0, self._spent / self._all)
+            spent = self._spent + (part * COSTS[kind_of(component)] if component else 0.0)
+            share = min(1.0, spent / self._all)
             self._on_progress(Step(stage, self._done, self._total, component, share))
+
+    def part(self, component: str, share: float) -> None:
+        self.tell("export", component, share)
 
     def finish(self, component: str) -> None:
         self._done += 1

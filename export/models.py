@@ -4,14 +4,17 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..engine.backbones import load_backbone
 from ..engine.backbones.base import BackboneFacts
 from ..engine.bundle.facts import to_json
+from ..engine.restorer import Restorer
 from ..engine.sr import load_sr
 from ..engine.text.embeds import write_embeds
+from .calibrate import Calibration, calibrate
 from .codec import codec_model, codec_stages, open_codec
 from .recipe import Recipe
 from .stage import Stage
@@ -20,6 +23,22 @@ from .stages import backbone_model, backbone_stages, sr_stage
 PROMPTS = "prompts.safetensors"
 
 Models = dict[str, dict[str, Any]]
+
+
+def calibrated(recipe: Recipe) -> Calibration | None:
+    """What fp8 needs to know of the backbone; None for another precision.
+
+    The clip is restored as runs of the bundle will restore theirs.  InputError where it cannot be
+    read.
+    """
+    clip, facts = recipe.request.calibrate, recipe.facts
+    if clip is None or facts is None:
+        return None
+    bucket = facts.buckets[0]
+    config = replace(
+        recipe.config, sr="none", chunk=bucket.frames, tile=(bucket.width, bucket.height)
+    )
+    return calibrate(Restorer.load(config), [clip], bucket.frames)
 
 
 def stages_of(recipe: Recipe, folder: Path, models: Models) -> Iterator[Stage]:

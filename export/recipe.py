@@ -22,11 +22,13 @@ from ..engine.devices import DTYPES, named_out_of_memory, resolve_device, resolv
 from ..engine.errors import ConfigError, EngineError
 from ..engine.plan import round_frames
 from ..engine.runtimes import ort
+from ..engine.runtimes.tensorrt import library
 from ..engine.sr import sr_facts
 from ..engine.text.embeds import Embeds
 from ..engine.tiling import round_up
-from .request import OPSETS, ExportRequest
+from .request import OPSETS, TENSORRT_ONLY, ExportRequest
 from .stages import EXPORTED
+from .tensorrt import TensorRTOptions
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Recipe:
     sources : "backbone", "codec" and "sr", those that there are.
     prompts : embeddings of both prompts, of a backbone that takes text.
     needs : what a machine must have to execute the bundle.
+    tensorrt : how plans are built, where they are.
     """
 
     request: ExportRequest
@@ -64,6 +67,7 @@ class Recipe:
     sources: dict[str, Source]
     prompts: tuple[Embeds, Embeds] | None
     needs: dict[str, Any]
+    tensorrt: TensorRTOptions | None = None
 
     @property
     def text_tokens(self) -> int | None:
@@ -115,7 +119,15 @@ def make_recipe(request: ExportRequest) -> Recipe:
         sources=sources,
         prompts=prompts,
         needs=_needs(request, device, opset),
+        tensorrt=_tensorrt(request, device, opset),
     )
+
+
+def _tensorrt(request: ExportRequest, device: torch.device, opset: int) -> TensorRTOptions | None:
+    if request.to != "tensorrt":
+        return None
+    given = {name: getattr(request, name) for name in TENSORRT_ONLY}
+    return TensorRTOptions(device=device, opset=opset, **given)
 
 
 def _needs(request: ExportRequest, device: torch.device, opset: int) -> dict[str, Any]:
@@ -123,6 +135,10 @@ def _needs(request: ExportRequest, device: torch.device, opset: int) -> dict[str
     for package in ("onnx", "onnxscript") if request.to != "aot" else ():
         if find_spec(package) is None:
             raise EngineError(f"{package} is not installed: pip install 'dtg-restore[onnx]'")
+    if request.to == "tensorrt":
+        library()
+        if device.type != "cuda":
+            raise EngineError(f"TensorRT computes on GPUs, and the device is {device}")
     if request.to == "ort" and (missing := ort.reasons(device.type)):
         raise EngineError("; ".join(missing))
     needs = needs_of(

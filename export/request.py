@@ -83,8 +83,12 @@ class ExportRequest:
         for name in TENSORRT_ONLY:
             if getattr(self, name) and self.to != "tensorrt":
                 raise ConfigError(f"{name} is an option of tensorrt, and to is {self.to!r}")
+        if self.version_compatible and self.refit:
+            raise ConfigError("version_compatible and refit exclude each other")
         if self.opset is not None and self.to == "aot":
             raise ConfigError("opset is of ONNX, and to is 'aot'")
+        if self.dtype == "fp8" and self.backbone == "none":
+            raise ConfigError("dtype is 'fp8': it is of the backbone, and that is none")
         if (self.dtype == "fp8") != (self.calibrate is not None):
             raise ConfigError("dtype fp8 and calibrate need each other: the clip shows the ranges")
         if self.dtype == "fp8" and self.to == "aot":

@@ -86,6 +86,7 @@ def to_tensorrt(
     folder: Path,
     options: TensorRTOptions | None = None,
     on_progress: OnProgress | None = None,
+    write: Callable[[Stage, Path], Artefact] | None = None,
 ) -> Artefact:
     """Write the plan of a stage to `folder`; nothing else of it stays there on a failure.
 
@@ -93,6 +94,7 @@ def to_tensorrt(
     ----------
     on_progress : called with the stage's name and the share of the build that is done, from
         another thread; what it raises ends the build.
+    write : what makes the ONNX graph in a folder; None = `to_onnx` with the opset of `options`.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def to_tensorrt(
     library()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as beside:
         place = Path(beside)
-        graph = to_onnx(stage, place, options.opset)
+        graph = write(stage, place) if write else to_onnx(stage, place, options.opset)
         plan = place / f"{stage.name}.plan"
         _check_operators(stage, place / graph.files[0])
         _write_plan(stage, place / graph.files[0], plan, options, on_progress)

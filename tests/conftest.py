@@ -38,7 +38,7 @@ def make_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], A
     """Puts the stand-in for TensorRT, as that version, in its place; the processor is the GPU."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    from dtg_restore.engine.runtimes.tensorrt import bridge
+    from dtg_restore.engine.runtimes import tensorrt as runtime
 
     def make_tensorrt(version: str) -> Any:
         path = Path(__file__).parent / "stand_ins" / "tensorrt.py"
@@ -50,11 +50,12 @@ def make_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], A
         module.__version__ = version
         for name, value in _processor_as_gpu().items():
             monkeypatch.setattr(torch.cuda, name, value)
-        bridge.cache_clear()
+        monkeypatch.setattr(runtime, "ALIGNMENT", module.ALIGNMENT)
+        runtime.bridge.cache_clear()
         return module
 
     yield make_tensorrt
-    bridge.cache_clear()
+    runtime.bridge.cache_clear()
 
 
 @pytest.fixture(params=["10.3.0", "11.4.0.106"])

@@ -74,7 +74,6 @@ class TensorRTEngine:
         self._scratch = engine.device_memory_size_v2
         self._aside = torch.cuda.Stream(device)
 
-    @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         given, sizes = checked(inputs, self.inputs, self.device)
         given = {name: _aligned(tensor) for name, tensor in given.items()}

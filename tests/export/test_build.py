@@ -39,10 +39,11 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that were compiled, by a stand-in that writes a few bytes."""
     seen: list[str] = []
 
-    def compile_stage(recipe: Any, stage: Any, folder: Path) -> tuple[Any, ...]:
-        seen.append(stage.name)
-        (folder / f"{stage.name}.onnx").write_text(stage.name)
-        return ((f"{stage.name}.onnx",), {}, {}, "0")
+    def compile_stage(job: Any) -> tuple[Any, ...]:
+        name = job.stage.name
+        seen.append(name)
+        (job.folder / f"{name}.onnx").write_text(name)
+        return ((f"{name}.onnx",), {}, {}, "0")
 
     monkeypatch.setattr(build_module, "compile_stage", compile_stage)
     return seen
@@ -260,8 +261,8 @@ def test_nothing_is_left_of_a_failure(
     error: BaseException,
     kind: type[BaseException] | None,
 ) -> None:
-    def fail(recipe: object, stage: object, folder: Path) -> None:
-        (folder / "half").touch()
+    def fail(job: Any) -> None:
+        (job.folder / "half").touch()
         raise error
 
     monkeypatch.setattr(build_module, "compile_stage", fail)

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from dtg_restore.engine.runtimes.tensorrt import bridge
+from dtg_restore.export.monitor import make_monitor
+
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 SOURCES = [
@@ -214,6 +217,17 @@ def test_the_stand_in_has_no_other_names(tensorrt: Any) -> None:
                 if inspect.isfunction(member):
                     mine = list(inspect.signature(member).parameters)[1:]
                     assert mine in [overload(m) for m in found] or name == "serialize_with_config"
+
+
+def test_what_the_library_calls_takes_what_it_gives(tensorrt: Any) -> None:
+    for owner, mine in (("ILogger", bridge()), ("IProgressMonitor", make_monitor(None))):
+        names = [name for name in dir(getattr(tensorrt, owner)) if (owner, name) in OLDEST]
+        called = [name for name in names if OLDEST[owner, name][0].parameters is not None]
+        assert called
+        for name in called:
+            taken = list(inspect.signature(getattr(mine, name)).parameters)
+            for listing in LISTINGS.values():
+                assert taken in [overload(m) for m in listing[owner, name]]
 
 
 def overload(member: Any) -> list[str]:
