@@ -110,15 +110,19 @@ def test_a_link_has_the_hash_of_its_target(model: Path, reads: list[str], tmp_pa
     link = tmp_path / "link.safetensors"
     link.symlink_to(model / "transformer" / "a.safetensors")
     before = source_sha256(link)
+    assert source_sha256(link.resolve()) == before and len(reads) == 1
     (model / "transformer" / "a.safetensors").write_bytes(b"other")
     assert source_sha256(link) == file_sha256(link) != before
 
 
-def test_a_damaged_memory_is_made_again(model: Path, reads: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"", b"0" * 63])
+def test_a_damaged_memory_is_made_again(
+    data: bytes, model: Path, reads: list[str], tmp_path: Path
+) -> None:
     file = model / "config.json"
     first = source_sha256(file)
     (memory,) = (tmp_path / "cache" / "hashes").iterdir()
-    memory.write_bytes(b"\xff\xfe")
+    memory.write_bytes(data)
     assert source_sha256(file) == first == memory.read_text()
 
 
