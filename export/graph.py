@@ -75,6 +75,7 @@ def write(
     """The stage as the file `path`, checked; see `onnx.to_onnx`."""
     onnx = _require("onnx")
     program = _trace(stage, opset)
+    data_file(path).unlink(missing_ok=True)
     program.save(path, external_data=_is_large(stage.module) if external is None else external)
     proto = read_graph(path)
     _strip(proto)
@@ -108,9 +109,8 @@ def _trace(stage: Stage, opset: int) -> Any:
     if not OPSET <= opset <= NEWEST_OPSET:
         raise ConfigError(f"opset must be in {OPSET} .. {NEWEST_OPSET}, not {opset}")
     _require("onnxscript")  # the exporter of torch is built on it
-    examples = tuple(
-        tensor.clone() for tensor in stage.inputs.values()
-    )  # two that are one are tied
+    # Copies, as inputs that are one tensor in the example would be one in the graph.
+    examples = tuple(tensor.clone() for tensor in stage.inputs.values())
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(

@@ -15,6 +15,7 @@ from dtg_restore.engine.backbones.wan_dit import WanDiT
 from dtg_restore.engine.backbones.wan_layout import WanConfig
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.sr.mini import MiniSR
+from dtg_restore.export.operators import unsupported
 
 TOLERANCE = 1e-4  # of the largest value
 
@@ -38,12 +39,13 @@ def onnx() -> Any:
 
 @pytest.fixture(scope="session")
 def run(onnx: Any) -> Run:
-    """All outputs of a file for inputs by name."""
+    """All outputs of a file for inputs by name; the file is one that TensorRT would take."""
     ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
 
     def call(path: Path, inputs: dict[str, Tensor]) -> list[Tensor]:
+        assert unsupported(onnx.load(path, load_external_data=False)) == []
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         results = session.run(None, {name: value.numpy() for name, value in inputs.items()})
         return [torch.from_numpy(result) for result in results]

@@ -233,6 +233,7 @@ def test_weights_beside_the_graph(
     assert written[0] == written[1] and len(written[0][1]) > len(written[0][0]) / 2
     result = run(session(tmp_path / "a" / "upscale.onnx"), {"frames": frames})
     assert error(result, model.upscale(frames)) <= TOLERANCE
+    assert to_onnx(stage, tmp_path / "b").files == ("upscale.onnx",)  # and none is left behind
     monkeypatch.setattr(graph, "EXTERNAL", 0)  # the same of its own accord
     export_sr(model, tmp_path / "large.onnx", 5, 6)
     names = sorted(file.name for file in tmp_path.iterdir())
@@ -249,7 +250,7 @@ def test_one_tensor_given_twice_is_two_inputs(
             return a - b
 
     zeros = torch.zeros(2)
-    made = to_onnx(Stage("minus", Difference(), {"a": zeros, "b": zeros}, ("c",)), tmp_path)
+    made = to_onnx(Stage("minus", Difference().eval(), {"a": zeros, "b": zeros}, ("c",)), tmp_path)
     result = run(session(tmp_path / made.files[0]), {"a": torch.ones(2), "b": zeros})
     assert result.equal(torch.ones(2))
 
