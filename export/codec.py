@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.backbones import locate
+from ..engine.bundle.facts import to_json
 from ..engine.codecs.base import Codec, Memory
 from ..engine.codecs.choice import find_wan_codec, open_wan_codec
 from ..engine.codecs.convolution import Traced
@@ -118,8 +118,8 @@ def codec_model(codec: Codec, tile: tuple[int, int]) -> dict[str, Any]:
         counts[way] = len(_remembered(network, getattr(network, way), smallest))
     return {
         "kind": "wan" if isinstance(codec, WanCodec) else "tiny",
-        "config": asdict(codec.config) if isinstance(codec, WanCodec) else None,
-        "facts": asdict(codec.facts),
+        "config": to_json(codec.config) if isinstance(codec, WanCodec) else None,
+        "facts": to_json(codec.facts),
         "tile": list(tile),
         "caches": counts,
     }

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from ..codecs.base import Codec, CodecFacts
+from ..codecs.base import Codec
 from ..codecs.pixels import PixelCodec
 from ..codecs.tiny import TinyCodec
 from ..codecs.wan import WanCodec
 from ..codecs.wan_config import WanVaeConfig
 from ..errors import EngineError
 from ..runtimes.base import Engine
+from .facts import codec_facts
 from .vae import EngineVae
 
 
@@ -40,7 +41,7 @@ def bundle_codec(
             config = WanVaeConfig(**{name: _value(v) for name, v in model["config"].items()})
             return WanCodec(vae, config, device, torch.float32, (width, height))
         if model["kind"] == "tiny":
-            return TinyCodec(vae, CodecFacts(**model["facts"]), device, torch.float32)
+            return TinyCodec(vae, codec_facts(model["facts"]), device, torch.float32)
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"the bundle's description of its codec is damaged: {error!r}") from error
     raise EngineError(f"the bundle's codec is of the kind {model['kind']!r}: it is not known")

@@ -192,20 +192,6 @@ def test_types_of_a_network_in_half_precision(dtype: torch.dtype, folder: Path) 
     assert velocity.module(*velocity.inputs.values()).dtype == torch.float32
 
 
-def test_half_precision_stays_near(compiled: Compiled, folder: Path, tmp_path: Path) -> None:
-    stage = list(stages(load(folder, torch.float16), [BUCKET], TOKENS))[4]
-    engine = open_engine("ort", tmp_path, Component(*to_onnx(stage, tmp_path)), CPU)
-    x, tables = torch.randn(1, 16, 2, 4, 6), compiled.condition(1)
-    half = {
-        "x": x,
-        "modulation": tables["modulation"][:, :1],
-        "final": tables["final"][:1],
-        "keys": tables["keys"][:, :1].half(),
-        "values": tables["values"][:, :1].half(),
-    }
-    assert error(engine(half)["v"], compiled.velocity(1, x, [0], [0])) < 0.01
-
-
 def test_an_expert_is_held_only_as_long_as_its_stages(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
