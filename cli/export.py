@@ -207,8 +207,11 @@ def export(
                 overwrite=overwrite,
                 cancel=context.obj.requested,
             )
-        except (Stopped, Interrupted) as stopped:
-            raise Interrupted(f"{stopped}: {output or 'the bundle'} was not written") from None
+        except (Stopped, Exception) as error:
+            # Torch's tracer turns a signal that falls into it into errors of its own.
+            if not (reason := context.obj.reason):
+                raise
+            raise Interrupted(f"{reason}: {output or 'the bundle'} was not written") from error
         reporter.finish(report_of(built))
 
 

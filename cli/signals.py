@@ -20,10 +20,12 @@ class Stop:
     """While entered, SIGINT, SIGTERM and SIGHUP raise `Stopped` in the main thread.
 
     A signal that is ignored when we start (nohup, background jobs) stays ignored.  `requested`
-    serves as the engine's `cancel`, in case the exception fell where Python drops exceptions.
+    serves as the engine's `cancel`, in case the exception fell where Python drops exceptions;
+    `reason` is what it said.
     """
 
     def __init__(self) -> None:
+        self.reason: str | None = None
         self._time: float | None = None
         self._before: dict[int, Any] = {}
 
@@ -46,4 +48,5 @@ class Stop:
         now = time.monotonic()
         if self._time is None or now - self._time > PATIENCE:
             self._time = now
-            raise Stopped(f"interrupted by {signal.Signals(number).name}")
+            self.reason = f"interrupted by {signal.Signals(number).name}"
+            raise Stopped(self.reason)

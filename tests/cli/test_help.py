@@ -25,10 +25,16 @@ EMBED = {
     "output", "prompt", "negative-prompt", "overwrite", "device", "dtype", "offline", "debug",
     "help", "prompt-embeds",
 }
+EXPORT = {
+    "backbone", "vae", "sr", "to", "tile", "chunk", "batch", "dtype", "device", "opset", "vae-tile",
+    "prompt-embeds", "prompt", "negative-prompt", "calibrate", "refit", "weight-streaming",
+    "hardware-compatible", "version-compatible", "output", "overwrite", "progress", "offline",
+    "debug", "help", "bundle",
+}
 # fmt: on
 MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "color-match", "help"}
 SPEED = {"elide-tol", "reuse-tol", "cache-tol", "branches", "attention", "threads"}
-MODELS = {"vae", "vae-tile", "prompt-embeds", "offload", "weights"}
+MODELS = {"bundle", "vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 
 
 def test_help_has_every_option(cli) -> None:
@@ -49,10 +55,27 @@ def test_help_of_embed(cli) -> None:
     assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == EMBED
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (["export"], EXPORT),
+        (["inspect"], {"json", "debug", "help"}),
+        (["cache", "list"], {"json", "debug", "help"}),
+        (["cache", "prune"], {"older-than", "all", "debug", "help"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_of_bundles(cli, command: list[str], options: set[str]) -> None:
+    result = cli(*command, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == options
+
+
 def test_commands(cli) -> None:
     result = cli("--help")
     assert result.code == 0 and "Exit codes" in result.out
-    assert all(name in result.out for name in ("restore", "plan", "embed", "info", "--version"))
+    commands = ("restore", "plan", "export", "inspect", "cache", "embed", "info", "--version")
+    assert all(name in result.out for name in commands)
     shown = cli()
     assert shown.code == 2 and "Usage" in shown.out + shown.err
     assert cli("--version").out == f"dtg-restore {dtg_restore.__version__}\n"
@@ -80,6 +103,13 @@ sys.exit(code)
         (["restore", "a.mp4", "b.mp4", "--tile", "big"], 2),
         (["restore", "a.mp4", "b.mp4", "--vae-tile", "big"], 2),
         (["restore", "a.mp4", "b.mp4", "--codec", "tiny", "--vae", "other"], 2),
+        (["plan", "a.mp4", "--bundle", "b", "--backbone", "mini"], 2),
+        (["export", "--help"], 0),
+        (["export", "--to", "openvino"], 2),
+        (["export", "--tile", "big"], 2),
+        (["export", "--refit"], 2),
+        (["inspect", "--help"], 0),
+        (["cache", "prune"], 2),
     ],
 )
 def test_answers_without_the_heavy_libraries(
