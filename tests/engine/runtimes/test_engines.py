@@ -86,7 +86,7 @@ def compiled(
     def compiled(label: str, name: str) -> tuple[Path, Component]:
         folder, device = tmp_path_factory.mktemp("stage"), device_of(label)
         if name == "velocity":
-            stage = velocity_stage(load_mini(weights, device, torch.float32), SIZE)
+            stage = velocity_stage(load_mini(weights, device, torch.float32).network, SIZE)
         else:
             stage = sharing_stage()
         artefact = compile_stage(label, stage, folder, device)
