@@ -230,15 +230,3 @@ def test_prune_sweeps(cache: Path) -> None:
     (cache / "key.lock").touch()
     store.prune(older_than=1)
     assert names(cache) == []
-
-
-def test_damage_is_named(cache: Path) -> None:
-    folder = put("a")
-    manifest = store.entries()[0].manifest
-    assert manifest is not None and store.damage(folder, manifest) == []
-    (folder / "upscale.onnx").write_bytes(b"grapH")
-    assert store.damage(folder, manifest) == ["upscale.onnx is damaged: its SHA-256 differs"]
-    (folder / "upscale.onnx").write_bytes(b"gra")
-    assert store.damage(folder, manifest) == ["upscale.onnx has 3 bytes, not 5"]
-    (folder / "upscale.onnx").unlink()
-    assert store.damage(folder, manifest) == ["upscale.onnx is missing"]
