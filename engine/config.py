@@ -107,7 +107,8 @@ class RestoreConfig:
 
     Parameters
     ----------
-    backbone : "mini", "none" (super-resolution only), a path, or an id on the hub.
+    backbone : "mini", "none" (super-resolution only), a path (that of a bundle, too), or an id on
+        the hub.
     vae : codec of a latent backbone: "auto" (its own), "tiny" (small, for previews) or a path.
     vae_tile : (width, height) in pixels that the codec works on; None = the codec's own choice,
         (0, 0) = the whole frame.
@@ -115,7 +116,7 @@ class RestoreConfig:
     offload : "none", "block" or "model": what of the backbone stays on the device.
     weights : "auto" (the dtype), "fp8" or "int8": how the backbone's matrices are held;
         "int8-dynamic" computes in 8 bits too, on a CPU.
-    sr : "mini-x2", "mini-x4", "none" or a path to weights.
+    sr : "mini-x2", "mini-x4", "none" or a path to weights or to a bundle.
     guidance : "dtg", "cfg" or "none" (SDEdit).
     t_start, steps, delta0, alpha0, schedule, kappa, space, alpha_clip, tau_floor, solver, shift :
         see `DTG`; None = the backbone's own default.

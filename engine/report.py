@@ -246,11 +246,13 @@ def weights(name: str, part: str) -> dict[str, str | None] | None:
     """
     if name == "none":
         return None
-    if is_bundle(name):
-        manifest = read_manifest(Path(name))
-        source = manifest.models[part]["source"]
-        return {"path": name, "sha256": source["sha256"], "bundle": manifest.key}
     path = weights_file(name)
+    if not path.exists():
+        path = Path(name)  # of a folder
+    if is_bundle(path):
+        manifest = read_manifest(path)
+        source = manifest.models[part]["source"]
+        return {"path": str(path), "sha256": source["sha256"], "bundle": manifest.key}
     return {"path": str(path), "sha256": sha256(path)}
 
 

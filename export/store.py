@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..engine.bundle.hashes import file_sha256
 from ..engine.bundle.manifest import (
     MANIFEST,
-    FileFacts,
     Manifest,
     read_manifest,
     write_manifest,
@@ -56,23 +54,6 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
     with refusals_named(folder), TemporaryDirectory(dir=root(), prefix=".") as beside:
         write_manifest(Path(beside), manifest)
         os.replace(Path(beside) / MANIFEST, folder / MANIFEST)
-
-
-def damage(folder: Path, manifest: Manifest) -> list[str]:
-    """What of a bundle's files is not as it was written, a sentence each."""
-    return [
-        f"{name} {problem}"
-        for name, facts in manifest.files.items()
-        if (problem := _problem(folder / name, facts))
-    ]
-
-
-def _problem(path: Path, facts: FileFacts) -> str | None:
-    if not path.is_file():
-        return "is missing"
-    if path.stat().st_size != facts.bytes:
-        return f"has {path.stat().st_size} bytes, not {facts.bytes}"
-    return None if file_sha256(path) == facts.sha256 else "is damaged: its SHA-256 differs"
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,8 @@ def prune(
         chosen += [entry for entry in found if entry.used < before and entry not in chosen]
     if everything:
         chosen = found
-    removed, busy = [], []
+    removed: list[Entry] = []
+    busy: list[Entry] = []
     clear_leftovers()
     with refusals_named(root()):
         for entry in chosen:

@@ -27,7 +27,8 @@ def choose(config: RestoreConfig, facts: BackboneFacts, whole: Size) -> Bucket |
                 return bucket
     if config.runtime == "auto":
         return None
-    asked = {"tile": config.tile, "chunk": config.chunk}
+    size = config.tile and "{}x{}".format(*config.tile)
+    asked = {"tile": size, "chunk": config.chunk}
     settings = " and ".join(f"{n} is {value}" for n, value in asked.items() if value is not None)
     raise ConfigError(f"{settings}: the bundle has engines for {listed(facts.buckets)}")
 

@@ -13,11 +13,11 @@ import torch
 from ..errors import EngineError
 from ..runtimes.base import Engine
 from ..runtimes.engines import executor, open_engine
-from .hashes import file_sha256
+from .damage import damage
 from .machine import misfits
 from .manifest import MANIFEST, Manifest, read_manifest
 
-Signature = tuple[tuple[int, int], ...]  # size and time of change of every file
+Signature = tuple[tuple[int, int] | None, ...]  # size and time of change of every file
 _proved: dict[Path, Signature] = {}
 _proving = Lock()
 
@@ -92,33 +92,25 @@ def open_bundle(
 
 
 def _prove(folder: Path, manifest: Manifest) -> None:
-    listed = {MANIFEST, *manifest.files}
     for name, component in manifest.components.items():
-        if unlisted := set(component.files) - listed:
+        if unlisted := set(component.files) - manifest.files.keys():
             raise EngineError(f"{folder}: {name} needs {unlisted.pop()}, of which there is no sum")
     with _proving:
-        signature = _signature(folder, sorted(listed))
+        signature = _signature(folder, [MANIFEST, *manifest.files])
         if _proved.get(folder) == signature:
             return
-        for name, facts in manifest.files.items():
-            size = (folder / name).stat().st_size
-            if size != facts.bytes:
-                raise _damaged(folder / name, f"it has {size} bytes, not {facts.bytes}")
-            if file_sha256(folder / name) != facts.sha256:
-                raise _damaged(folder / name, "its SHA-256 differs")
+        if found := damage(folder, manifest):
+            raise EngineError(f"{folder} is damaged, export it again: {'; '.join(found)}")
         _proved[folder] = signature
 
 
 def _signature(folder: Path, names: list[str]) -> Signature:
-    facts = []
-    for name in names:
-        try:
-            found = (folder / name).stat()
-        except OSError as error:
-            raise _damaged(folder / name, "it is missing") from error
-        facts.append((found.st_size, found.st_mtime_ns))
-    return tuple(facts)
+    return tuple(_facts(folder / name) for name in names)
 
 
-def _damaged(file: Path, reason: str) -> EngineError:
-    return EngineError(f"{file} is damaged: {reason}; export the bundle again")
+def _facts(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..backbones.locate import locate
 from ..config import RestoreConfig
 from ..devices import DTYPES
 from ..errors import ConfigError
 from ..runtimes.engines import executor
+from ..sr import SR
 from .manifest import Manifest, is_bundle, read_manifest
 
 # Setting of a backbone -> what it must be, and what the bundle has in its place.
@@ -26,22 +28,33 @@ def settled(config: RestoreConfig) -> RestoreConfig:
 
     ConfigError for a setting that a bundle contradicts: it names both.
     """
-    for folder in {config.backbone, config.sr}:
-        if is_bundle(folder):
-            _check_shared(config, folder, read_manifest(Path(folder)))
-    if is_bundle(config.backbone):
-        manifest = read_manifest(Path(config.backbone))
-        _check_backbone(config, manifest)
-        tile = manifest.models.get("codec", {}).get("tile")
-        return replace(
-            config,
-            device=manifest.device if config.device == "auto" else config.device,
-            dtype=manifest.precision if manifest.precision in DTYPES else "auto",
-            vae_tile=tuple(tile) if tile else config.vae_tile,
-        )
-    if is_bundle(config.sr) and config.device == "auto":
-        return replace(config, device=read_manifest(Path(config.sr)).device)
-    return config
+    bundles = _bundles(config)
+    for folder, manifest in bundles.values():
+        _check_shared(config, folder, manifest)
+        if config.device == "auto":
+            config = replace(config, device=manifest.device)
+    if "backbone" not in bundles:
+        return config
+    _, manifest = bundles["backbone"]
+    _check_backbone(config, manifest)
+    tile = manifest.models.get("codec", {}).get("tile")
+    return replace(
+        config,
+        dtype=manifest.precision if manifest.precision in DTYPES else "auto",
+        vae_tile=tuple(tile) if tile else config.vae_tile,
+    )
+
+
+def _bundles(config: RestoreConfig) -> dict[str, tuple[Path, Manifest]]:
+    """Those that the settings `backbone` and `sr` name; names of embedded models come first."""
+    folders = {}
+    if config.backbone != "none":
+        found = locate(config.backbone)
+        if found.family == "bundle":
+            folders["backbone"] = found.path
+    if config.sr not in SR and is_bundle(config.sr):
+        folders["sr"] = Path(config.sr)
+    return {setting: (folder, read_manifest(folder)) for setting, folder in folders.items()}
 
 
 def opened_with(folder: Path) -> dict[str, str]:
@@ -50,11 +63,12 @@ def opened_with(folder: Path) -> dict[str, str]:
     EngineError where it is no bundle.
     """
     models = read_manifest(folder).models
-    chosen = {name: str(folder) for name in ("backbone", "sr") if name in models}
+    # A relative path could be the name of an embedded model.
+    chosen = {name: str(folder.absolute()) for name in ("backbone", "sr") if name in models}
     return {"backbone": "none"} | chosen
 
 
-def _check_shared(config: RestoreConfig, folder: str, manifest: Manifest) -> None:
+def _check_shared(config: RestoreConfig, folder: Path, manifest: Manifest) -> None:
     if config.device != "auto" and config.device.partition(":")[0] != manifest.device:
         raise ConfigError(
             f"device is {config.device!r}: {folder} was compiled for {manifest.device}"

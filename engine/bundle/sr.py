@@ -20,16 +20,24 @@ from .opened import open_bundle
 class EngineModule(nn.Module):
     """An engine as the module that it was made of.
 
-    Runs in several threads may share it, and an engine takes one call at a time.
+    Runs in several threads, each on a stream of its own, may share it, and an engine takes one call
+    at a time.
     """
 
     def __init__(self, engine: Engine):
         super().__init__()
         self._engine, self._turn = engine, Lock()
+        self._last: torch.cuda.Event | None = None
 
     def forward(self, frames: Tensor) -> Tensor:
         with self._turn:
-            return self._engine({"frames": frames})["upscaled"]
+            stream = torch.cuda.current_stream(frames.device) if frames.is_cuda else None
+            if stream is not None and self._last is not None:
+                stream.wait_event(self._last)
+            upscaled = self._engine({"frames": frames})["upscaled"]
+            if stream is not None:
+                self._last = stream.record_event()
+        return upscaled
 
 
 def load_sr_of(folder: Path, device: torch.device) -> SuperResolver:

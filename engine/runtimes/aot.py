@@ -8,7 +8,6 @@ result.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,11 @@ class AotEngine:
 
     def __init__(self, path: Path, component: Component, device: torch.device):
         self.device, self.inputs, self.outputs = device, component.inputs, component.outputs
-        self._run = _load(path, device)
+        self._package = _load(path, device)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         given, _ = checked(inputs, self.inputs, self.device)
-        results = self._run(*given.values())
-        results = (results,) if isinstance(results, Tensor) else results
+        results = self._package.run(list(given.values()))
         return dict(zip(self.outputs, _owned(results, given.values()), strict=True))
 
 
@@ -55,24 +53,20 @@ def open_engine(path: Path, component: Component, device: torch.device) -> AotEn
 
 def reasons() -> list[str]:
     """Why packages cannot be opened; none where they can."""
-    try:
-        from torch._inductor import aoti_load_package  # noqa: F401
-    except ImportError as error:
-        return [f"this torch ({torch.__version__}) has no AOTInductor: {error}"]
-    return []
+    return [] if _loader() else [f"this torch ({torch.__version__}) opens no packages"]
+
+
+def _loader() -> Any:
+    # Beneath `torch._inductor.aoti_load_package`, which loads the compiler, for seconds.
+    return getattr(getattr(torch._C, "_aoti", None), "AOTIModelPackageLoader", None)
 
 
 def _load(path: Path, device: torch.device) -> Any:
     if missing := reasons():
         raise EngineError("; ".join(missing))
+    name, is_single_threaded, num_runners = "model", False, 1
     index = -1 if device.type == "cpu" else device.index or 0
     try:
-        with path.open("rb") as file:
-            is_package = file.read(2) == b"PK"
-        if not is_package:  # torch would take it for one of an older format
-            raise EngineError(f"{path} is no package of AOTInductor")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            return torch._inductor.aoti_load_package(str(path), device_index=index)
-    except (OSError, RuntimeError) as error:
+        return _loader()(str(path), name, is_single_threaded, num_runners, index)
+    except RuntimeError as error:
         raise EngineError(f"torch cannot open {path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def executor(runtime: str, made_for: str) -> str:
 
 def reasons(runtime: str) -> list[str]:
     """Why this installation cannot execute bundles by `runtime`; none where it can."""
-    checks = {
+    checks: dict[str, Callable[[], list[str]]] = {
         "aot": aot.reasons,
         "tensorrt": tensorrt.reasons,
         "ort-tensorrt": partial(ort.reasons, "tensorrt"),

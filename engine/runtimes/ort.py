@@ -145,7 +145,7 @@ def provider_options(
     of device."""
     if (provider == "cpu") != (device.type == "cpu"):
         raise EngineError(f"the provider {provider} of ONNX Runtime does not compute on {device}")
-    plain = (PROVIDERS["cpu"], {})
+    plain: tuple[str, dict[str, str]] = (PROVIDERS["cpu"], {})
     if provider == "cpu":
         return [plain]
     common = {

@@ -24,12 +24,16 @@ from dtg_restore.engine.bundle.manifest import (
     write_manifest,
 )
 from dtg_restore.engine.errors import ConfigError, EngineError, Interrupted
+from dtg_restore.engine.restorer import Restorer
 from dtg_restore.engine.runtimes.tensorrt import TensorRTEngine, open_engine
+from dtg_restore.export import recipe
 from dtg_restore.export import tensorrt as built
+from dtg_restore.export.build import build_bundle
 from dtg_restore.export.graph import OPSET, weights_sha256
 from dtg_restore.export.monitor import Phases
 from dtg_restore.export.onnx import to_onnx
 from dtg_restore.export.refit import refit, refit_component
+from dtg_restore.export.request import ExportRequest
 from dtg_restore.export.stage import Artefact, OpenAxis, Stage
 from dtg_restore.export.tensorrt import TensorRTOptions, to_tensorrt
 from dtg_restore.export.timing_cache import timing_file
@@ -120,7 +124,7 @@ def test_results_are_the_callers(tensorrt: Any, tmp_path: Path) -> None:
     assert_equal(second, stage, other)
 
 
-def test_open_axes(tensorrt: Any, tmp_path: Path) -> None:
+def test_open_axes(tensorrt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = make_stage(is_open=True)
     artefact = to_tensorrt(stage, tmp_path, HERE)
     profile = facts_of(tmp_path / artefact.files[0])["profile"]
@@ -133,6 +137,16 @@ def test_open_axes(tensorrt: Any, tmp_path: Path) -> None:
         engine({"x": torch.randn(2, 17, 4), "times": torch.rand(17)})
     with pytest.raises(ConfigError, match="times"):
         engine({"x": torch.randn(2, 3, 4), "times": torch.rand(4)})
+    assert_equal(engine(inputs), stage, inputs)
+    with monkeypatch.context() as patch:
+        plain = tensorrt.IExecutionContext.set_input_shape
+        patch.setattr(
+            tensorrt.IExecutionContext,
+            "set_input_shape",
+            lambda context, name, shape: name != "times" and plain(context, name, shape),
+        )
+        with pytest.raises(EngineError, match=r"refuses input times of \(5\)"):
+            engine({"x": torch.randn(2, 5, 4), "times": torch.rand(5)})
     assert_equal(engine(inputs), stage, inputs)  # nothing is left of what was refused
 
 
@@ -282,6 +296,35 @@ def test_what_the_builder_says_is_said(
     with pytest.raises(EngineError, match=r"cannot build velocity\.0\.1x4x8x8: no kernel fits$"):
         to_tensorrt(make_stage(), tmp_path, HERE)
     assert not list(tmp_path.iterdir())
+
+
+def test_whole_bundle(
+    make_tensorrt: Callable[[str], Any],
+    small: dict[str, str],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_tensorrt("11.4.0.106")
+    monkeypatch.setattr(recipe, "_needs", lambda *_: {"tensorrt": "11.4.0.106"})
+    told: list[Any] = []
+    models = {name: small[name] for name in ("backbone", "sr")}
+    request = ExportRequest(
+        **models, to="tensorrt", device="cpu", tile=((16, 16),), chunk=4, batch=(1,), refit=True
+    )
+    folder = build_bundle(request, told.append, target=tmp_path / "bundle").folder
+    manifest = read_manifest(folder)
+    assert manifest.runtime == "tensorrt"
+    assert {f for c in manifest.components.values() for f in c.files} == {
+        f"{name}.plan" for name in manifest.components
+    }
+    shares = [step.fraction for step in told]
+    assert shares == sorted(shares) and len(shares) > 2 * len(manifest.components)
+    frames = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    settings: dict[str, Any] = {"steps": 2, "chunk": 4, "overlap": 2, "tile": (16, 16)}
+    eager = Restorer.load(**models, device="cpu", dtype="fp32", **settings).restore(frames)
+    compiled = Restorer.open(folder, runtime="tensorrt", **settings).restore(frames)
+    assert eager.shape == (4, 3, 32, 32) and (compiled - eager).abs().max() < 1e-4
 
 
 # -- timings --------------------------------------------------------------------------------------

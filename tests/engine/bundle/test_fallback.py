@@ -83,7 +83,7 @@ def test_weights_that_are_not_there(
 
 def test_a_runtime_by_name_refuses(bundle: Path, clip: Callable[..., Tensor]) -> None:
     named = Restorer.open(bundle, **SMALL, runtime="ort")
-    with pytest.raises(ConfigError, match=r"tile is \(16, 24\).*24x16 pixels of 4 frames"):
+    with pytest.raises(ConfigError, match=r"tile is 16x24 and chunk is 6.*24x16 pixels of 4"):
         named.configure(**OTHER).restore(clip(4, 16, 24))
     assert named.backbone is not None
     x = torch.zeros(1, 3, 2, 8, 8)

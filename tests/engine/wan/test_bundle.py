@@ -187,7 +187,7 @@ def test_an_expert_without_times_is_not_opened(bundle: Path, clip: Clip) -> None
 def test_other_shapes_are_evaluated_by_the_network(
     bundle: Path, experts: Path, clip: Clip, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frames, other = clip(9, 32, 32), {"chunk": 9, "tile": (32, 32)}
+    frames, other = clip(9, 32, 32), {"chunk": 9, "tile": (32, 32), "branches": "sequential"}
     with caplog.at_level(logging.WARNING, "dtg_restore"):
         ours = Restorer.open(bundle, **(SMALL | other)).restore(frames)
     assert psnr(ours, load_eager(experts, **other).restore(frames)) > 100
