@@ -61,10 +61,12 @@ def one_thread() -> None:
 def compiling(folder: Path) -> Iterator[None]:
     """With a cache of bundles in `folder`; and the glue around kernels, of which nothing of a
     result depends, is compiled in haste."""
+    import torch._inductor.config as inductor
+
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    haste = inductor.patch({"aot_inductor.compile_wrapper_opt_level": "O0"})
+    with pytest.MonkeyPatch.context() as patch, haste:
         patch.setenv("DTG_CACHE", str(folder / "cache"))
-        patch.setattr("torch._inductor.config.aot_inductor.compile_wrapper_opt_level", "O0")
         yield
 
 
