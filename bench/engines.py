@@ -66,17 +66,21 @@ SIDES = (EAGER, "graph", COMPILE, *BUNDLES)
 
 
 class Subject(NamedTuple):
-    """A model (a name or a path), and the chunk that is restored: frames, height, width."""
+    """A model (a name or a path), the chunk that is restored (frames, height, width), and the
+    embeddings of its prompts, where it takes text."""
 
     model: str
     size: tuple[int, int, int]
+    prompts: str | None = None
 
 
 def subject(name: str) -> Subject:
     if name == "mini":
         return Subject("mini", (16, 128, 128))
     size = WANS[name]
-    return Subject(str(model_folder(size)), (size.frames, size.height, size.width))
+    folder = model_folder(size)
+    prompts = str(folder / "prompts.safetensors")
+    return Subject(str(folder), (size.frames, size.height, size.width), prompts)
 
 
 WANS = {
@@ -131,13 +135,13 @@ def child(options: argparse.Namespace) -> None:
 # -- all of them ----------------------------------------------------------------------------------
 
 
-def settings_of(size: tuple[int, int, int], steps: int, threads: int) -> dict[str, Any]:
+def settings_of(about: Subject, steps: int, threads: int) -> dict[str, Any]:
     """One chunk of one tile; both branches in one call, at every step."""
-    frames, height, width = size
+    frames, height, width = about.size
     return {
         **{"chunk": frames, "overlap": 0, "tile": (width, height), "tile_overlap": 0},
         **{"t_start": 0.5, "steps": steps, "delta0": 0.15, "alpha0": 1.5, "space": "velocity"},
-        **{"branches": "batched", "threads": threads},
+        **{"branches": "batched", "threads": threads, "prompt_embeds": about.prompts},
     }
 
 
@@ -145,7 +149,13 @@ def bundle_of(side: str, about: Subject) -> tuple[str, float | None]:
     """The folder of the bundle, and the seconds that it took."""
     frames, height, width = about.size
     request = ExportRequest(
-        backbone=about.model, sr="none", to=side, tile=((width, height),), chunk=frames, batch=(2,)
+        backbone=about.model,
+        sr="none",
+        prompt_embeds=about.prompts,
+        to=side,
+        tile=((width, height),),
+        chunk=frames,
+        batch=(2,),
     )
     start = time.perf_counter()
     built = build_bundle(request)
@@ -186,7 +196,7 @@ def measure(
     about: Subject, sides: Sequence[str], rounds: int, steps: int, threads: int
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One row a side, and why others have none."""
-    settings = settings_of(about.size, steps, threads)
+    settings = settings_of(about, steps, threads)
     frames = torch.stack(list(moving(*about.size)))
     models, export, failed = {}, {}, {}
     for side in sides:
@@ -196,19 +206,21 @@ def measure(
             failed[side] = str(error)
             continue
         models[side], export[side] = found
-    found_: dict[str, list[dict[str, Any]]] = {side: [] for side in models}
+    done: dict[str, list[dict[str, Any]]] = {side: [] for side in models}
     with tempfile.TemporaryDirectory() as folder:
         for index in range(rounds):
-            for side in reversed(found_) if index % 2 else found_:
+            for side in reversed(done) if index % 2 else done:
                 if side in failed:
                     continue
                 try:
-                    done = process(side, models[side], settings, frames, Path(folder))
+                    one = process(side, models[side], settings, frames, Path(folder))
                 except RuntimeError as error:  # whatever a runtime raises, the others go on
                     failed[side] = str(error)
                 else:
-                    found_[side].append(done)
-    made = {side: runs for side, runs in found_.items() if side not in failed}
+                    done[side].append(one)
+    if EAGER in failed:
+        raise RuntimeError(f"eager cannot run: {failed[EAGER]}")
+    made = {side: runs for side, runs in done.items() if side not in failed}
     return list(rows(made, export)), failed
 
 
