@@ -114,7 +114,8 @@ def prune(
         chosen += [entry for entry in found if entry.used < before and entry not in chosen]
     if everything:
         chosen = found
-    removed, busy = [], []
+    removed: list[Entry] = []
+    busy: list[Entry] = []
     clear_leftovers()
     with refusals_named(root()):
         for entry in chosen:

@@ -81,5 +81,6 @@ def _processor_as_gpu() -> dict[str, Any]:
         "current_stream": lambda device: default,
         "default_stream": lambda device: default,
         "empty_cache": lambda: None,
+        "is_current_stream_capturing": lambda: False,
         "get_device_properties": lambda device: properties,
     }

@@ -57,7 +57,8 @@ class TensorRTEngine:
     """A plan with one context, which has one profile.
 
     `streams_weights` says that weights come from the host during a pass, as they do not fit on the
-    device.  Such a pass waits for the device and cannot be recorded.
+    device.  Such a pass waits for the device; recording it is a RuntimeError, as for torch's own
+    operators that wait.
     """
 
     def __init__(self, engine: Any, component: Component, device: torch.device):
@@ -75,6 +76,8 @@ class TensorRTEngine:
         self._aside = torch.cuda.Stream(device)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.streams_weights and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("weights that come from the host cannot be recorded")
         given, sizes = checked(inputs, self.inputs, self.device)
         given = {name: _aligned(tensor) for name, tensor in given.items()}
         with torch.cuda.device(self.device):

@@ -124,7 +124,7 @@ def test_results_are_the_callers(tensorrt: Any, tmp_path: Path) -> None:
     assert_equal(second, stage, other)
 
 
-def test_open_axes(tensorrt: Any, tmp_path: Path) -> None:
+def test_open_axes(tensorrt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = make_stage(is_open=True)
     artefact = to_tensorrt(stage, tmp_path, HERE)
     profile = facts_of(tmp_path / artefact.files[0])["profile"]
@@ -137,6 +137,16 @@ def test_open_axes(tensorrt: Any, tmp_path: Path) -> None:
         engine({"x": torch.randn(2, 17, 4), "times": torch.rand(17)})
     with pytest.raises(ConfigError, match="times"):
         engine({"x": torch.randn(2, 3, 4), "times": torch.rand(4)})
+    assert_equal(engine(inputs), stage, inputs)
+    with monkeypatch.context() as patch:
+        plain = tensorrt.IExecutionContext.set_input_shape
+        patch.setattr(
+            tensorrt.IExecutionContext,
+            "set_input_shape",
+            lambda context, name, shape: name != "times" and plain(context, name, shape),
+        )
+        with pytest.raises(EngineError, match=r"refuses input times of \(5\)"):
+            engine({"x": torch.randn(2, 5, 4), "times": torch.rand(5)})
     assert_equal(engine(inputs), stage, inputs)  # nothing is left of what was refused
 
 

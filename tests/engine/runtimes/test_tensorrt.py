@@ -162,10 +162,17 @@ def test_failed_pass_says_why(engine: TensorRTEngine, tensorrt: Any) -> None:
             engine(inputs())
 
 
-def test_weights_that_do_not_fit(plan: Callable[..., Path]) -> None:
+def test_weights_that_do_not_fit(
+    plan: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = open_engine(plan(streamable=1000), DOUBLES, CPU)
     assert engine.streams_weights and engine._engine.weight_streaming_budget_v2 == 500
-    assert not open_engine(plan(), DOUBLES, CPU).streams_weights
+    engine(inputs())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="cannot be recorded"):
+        engine(inputs())
+    engine = open_engine(plan(), DOUBLES, CPU)
+    assert not engine.streams_weights and engine(inputs())
 
 
 def test_weights_that_fit(
