@@ -36,9 +36,9 @@ def collect(folder: Path) -> dict[str, Any]:
     """The manifest, and what was found in checking it.  EngineError where there is none."""
     from dataclasses import asdict
 
+    from ..engine.bundle.damage import damage
     from ..engine.bundle.machine import misfits
     from ..engine.bundle.manifest import read_manifest
-    from ..export.store import damage
 
     manifest = read_manifest(folder)
     return {

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..engine.bundle.damage import damage
 from ..engine.bundle.facts import to_json
 from ..engine.bundle.hashes import file_sha256
 from ..engine.bundle.manifest import Component, FileFacts, Manifest, read_manifest, write_manifest
@@ -85,8 +86,8 @@ def _cached(recipe: Recipe, key: str) -> Built | None:
     except EngineError as error:
         logger.warning("%s: it is built again", error)
         return None
-    if damage := store.damage(folder, manifest):
-        logger.warning("%s: %s: it is built again", folder, "; ".join(damage))
+    if problems := damage(folder, manifest):
+        logger.warning("%s: %s: it is built again", folder, "; ".join(problems))
         return None
     return Built(folder, _with_sources(folder, manifest, recipe), was_cached=True)
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..engine.errors import InputError
+from ..engine.errors import EngineError, InputError
 from ..engine.media.atomic import reason
 
 PART = ".part"
+SPARE = 2**20  # bytes: with less, the words that a compiler has for it are those of a full disk
 # What the system says where a file cannot be written; anything else is no matter of the disk.
 REFUSALS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -74,8 +75,11 @@ def writing_folder(target: Path, replace: bool) -> Iterator[Path]:
             yield partial
             flush(partial)
             _put_in_place(partial, target, replace)
-        except BaseException:
+        except BaseException as error:
+            is_full = isinstance(error, EngineError) and shutil.disk_usage(partial).free < SPARE
             shutil.rmtree(partial, ignore_errors=True)
+            if is_full:
+                raise InputError(f"cannot write {target}: the disk is full") from error
             raise
         finally:
             os.close(descriptor)

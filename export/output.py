@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ..engine.bundle.damage import damage
 from ..engine.bundle.manifest import MANIFEST, Manifest, read_manifest
 from ..engine.errors import EngineError, InputError
-from . import store
 from .folder import writing_folder
 
 
@@ -54,4 +54,4 @@ def _holds(target: Path, key: str) -> bool:
         manifest = read_manifest(target)
     except EngineError:
         return False
-    return manifest.key == key and not store.damage(target, manifest)
+    return manifest.key == key and not damage(target, manifest)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..engine.bundle.damage import damage as damage
 from ..engine.bundle.manifest import (
     MANIFEST,
     Manifest,

@@ -132,6 +132,16 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+def random_rows(*shape: int) -> Tensor:
+    """Random rows of about unit length.
+
+    They have no values on the meta device: arithmetic there imports torch's compiler, which takes
+    seconds, and facts are read from networks without values.
+    """
+    rows = torch.empty(shape)
+    return rows if rows.is_meta else torch.randn(shape) / math.sqrt(shape[-1])
+
+
 class Block(nn.Module):
     """Self-attention, cross-attention and feed-forward, modulated by the time (adaLN)."""
 
@@ -141,7 +151,7 @@ class Block(nn.Module):
         self.attn2 = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.ffn = FeedForward(dim, ffn_dim)
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / math.sqrt(dim))
+        self.scale_shift_table = nn.Parameter(random_rows(1, 6, dim))
 
     def forward(self, x: Tensor, modulation: Tensor, rope: Rope, keys_values: KeyValue) -> Tensor:
         """x (B, N, D); modulation (B or 1, 6, D), this block's table already added, fp32."""

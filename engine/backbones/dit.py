@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, KeyValue, Linear, Rope, layernorm_modulate, rope_3d
+from .blocks import Block, KeyValue, Linear, Rope, layernorm_modulate, random_rows, rope_3d
 
 BRANCHES = ("cond", "uncond")
 
@@ -76,7 +76,7 @@ class DiT(nn.Module):
         # Where the weights wait on the host, these two bring them.
         self.fetched: Iterable[Any] | None = None
         self.on_device: Callable[[], AbstractContextManager[None]] = nullcontext
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+        self.scale_shift_table = nn.Parameter(random_rows(1, 2, dim))
         self.proj_out = Linear(dim, channels_out)
 
     @property

@@ -35,7 +35,7 @@ from ..schedule import Node
 from ..text.embeds import PromptSource
 from .attention import Attend
 from .base import BackboneFacts
-from .blocks import Rope
+from .blocks import Rope, random_rows
 from .dit import Conditioning, DiT, Table, embed_time, rows_of
 from .facts import MINI
 
@@ -82,9 +82,7 @@ class MiniDiT(DiT):
         )
         self.config = config
         self.time_embedder = TimeEmbedder(config.frequency_dim, dim)
-        self.tag_embedding = nn.Parameter(
-            torch.randn(len(TAGS), config.num_condition_tokens, dim) / dim**0.5
-        )
+        self.tag_embedding = nn.Parameter(random_rows(len(TAGS), config.num_condition_tokens, dim))
         nn.init.zeros_(self.proj_out.weight)  # untrained: the Wiener filter
         nn.init.zeros_(self.proj_out.bias)
         self.register_buffer("mean", torch.zeros(patch.CHANNELS))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from dtg_restore.engine.bundle.damage import damage as damaged
 from dtg_restore.engine.bundle.manifest import MANIFEST, read_manifest
 from dtg_restore.engine.errors import EngineError, InputError, Interrupted
 from dtg_restore.engine.sr import load_sr
@@ -182,7 +183,7 @@ def test_what_is_damaged_in_the_cache_is_built_again(
     again = build_bundle(sr_request(small), target=tmp_path / "b")
     assert not again.was_cached and compiled == ["upscale", "upscale"]
     assert "it is built again" in caplog.text
-    assert store.damage(tmp_path / "b", again.manifest) == []
+    assert damaged(tmp_path / "b", again.manifest) == []
     assert build_bundle(sr_request(small)).was_cached
 
 
@@ -214,7 +215,7 @@ def test_another_bundle_is_replaced_only_when_asked(
     with pytest.raises(InputError, match="overwrite is off"):
         build_bundle(other, target=target)
     build_bundle(other, target=target, overwrite=True)
-    assert store.damage(target, second.manifest) == [] and names(tmp_path) == ["b", "cache"]
+    assert damaged(target, second.manifest) == [] and names(tmp_path) == ["b", "cache"]
 
 
 def test_what_is_no_bundle_is_never_deleted(

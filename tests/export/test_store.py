@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dtg_restore.engine.bundle.hashes import file_sha256
 from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
-from dtg_restore.engine.errors import ConfigError, InputError
+from dtg_restore.engine.errors import ConfigError, EngineError, InputError
 from dtg_restore.export import folder as folders
 from dtg_restore.export import store
 from dtg_restore.export.folder import locked, writing_folder
@@ -77,6 +79,15 @@ def test_refusals_of_the_system_are_one_line(tmp_path: Path, number: int) -> Non
         raise OSError(number, os.strerror(number), str(tmp_path / "b" / "file"))
     assert str(caught.value) == f"cannot write {tmp_path / 'b'}: {os.strerror(number)}"
     assert names(tmp_path) == []
+
+
+def test_a_compiler_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, kind in ((0, InputError), (2**30, EngineError)):
+        with monkeypatch.context() as patch, pytest.raises(kind):
+            patch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+            with writing_folder(tmp_path / "b", True):
+                raise EngineError("ld: final link failed")
+        assert names(tmp_path) == []
 
 
 def test_other_errors_of_files_are_not_the_disks(tmp_path: Path) -> None:
@@ -219,15 +230,3 @@ def test_prune_sweeps(cache: Path) -> None:
     (cache / "key.lock").touch()
     store.prune(older_than=1)
     assert names(cache) == []
-
-
-def test_damage_is_named(cache: Path) -> None:
-    folder = put("a")
-    manifest = store.entries()[0].manifest
-    assert manifest is not None and store.damage(folder, manifest) == []
-    (folder / "upscale.onnx").write_bytes(b"grapH")
-    assert store.damage(folder, manifest) == ["upscale.onnx is damaged: its SHA-256 differs"]
-    (folder / "upscale.onnx").write_bytes(b"gra")
-    assert store.damage(folder, manifest) == ["upscale.onnx has 3 bytes, not 5"]
-    (folder / "upscale.onnx").unlink()
-    assert store.damage(folder, manifest) == ["upscale.onnx is missing"]
