@@ -1,6 +1,6 @@
-"""Draws the tables of README.md and docs/SPEED.md from `bench/results/`.
+"""Draws the tables of README.md and of docs/ from `bench/results/`.
 
-    python -m dtg_restore.bench.tables          rewrite both
+    python -m dtg_restore.bench.tables          rewrite them
     python -m dtg_restore.bench.tables --check  exit with 1 where one would change
 
 A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`.  One whose results are not
@@ -207,13 +207,31 @@ def caching(result: dict[str, Any]) -> str:
     return markdown(["tolerances", "evaluations", "PSNR to the exact run", "of the worst"], rows)
 
 
+def engines(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["name"],
+            "" if row["export"] is None else f"{row['export']:.0f} s",
+            f"{row['start']:.1f} s",
+            f"{row['first_start']:.1f} s",
+            f"{row['step']:.2f} s",
+            f"{row['step_ratio']:.2f}",
+            f"{row['peak_bytes']['host'] / 1e6:.0f} MB",
+            f"{row['psnr']:.0f} dB",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["by", "export", "start", "first start", "a step", "eager over it", "peak memory"]
+    return markdown([*header, "PSNR to eager"], rows)
+
+
 class Table(NamedTuple):
     page: str
     file: str
     draw: Callable[[dict[str, Any]], str]
 
 
-README, SPEED = "README.md", "docs/SPEED.md"
+README, SPEED, EXPORT = "README.md", "docs/SPEED.md", "docs/EXPORT.md"
 TABLES = {
     "quality": Table(README, "quality_mini.json", quality),
     "super-resolution": Table(README, "sr_mini.json", super_resolution),
@@ -227,6 +245,8 @@ TABLES = {
     "step": Table(SPEED, "step.json", step),
     "kernels": Table(SPEED, "kernels.json", kernels),
     "throughput": Table(SPEED, "throughput_mini.json", throughput),
+    "engines-mini": Table(EXPORT, "engines_mini.json", engines),
+    "engines-wan": Table(EXPORT, "engines_wan.json", engines),
 }
 
 
@@ -249,7 +269,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     stale = False
-    for page in (README, SPEED):
+    for page in (README, SPEED, EXPORT):
         before = (ROOT / page).read_text()
         after = render(before, page)
         stale |= before != after

@@ -138,6 +138,8 @@ class RestoreConfig:
     prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
     seed : of the noise, 0 .. 2^63 - 1.
     chunk, overlap : frames refined together, and shared by neighbours; None = the backbone's.
+    full_chunks : continue the last chunk of a clip by reflection up to the full length, so that
+        all have one shape; engine bundles always do, so eager frames then equal theirs.
     tile : (width, height) in pixels, None = the backbone's; (0, 0) = the whole frame.
     tile_overlap : pixels shared by neighbouring tiles.
     tile_batch : tiles in one call of the backbone.
@@ -176,6 +178,7 @@ class RestoreConfig:
     seed: int = 0
     chunk: int | None = None
     overlap: int | None = None
+    full_chunks: bool = False
     tile: tuple[int, int] | None = None
     tile_overlap: int | None = None
     tile_batch: int | None = None

@@ -101,12 +101,13 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
     cut = tiles(*padded, tile, overlap, multiple)
     evaluations = count_evaluations(config, facts)
     batch = facts.tile_batch if config.tile_batch is None else config.tile_batch
+    is_full = config.full_chunks or bucket is not None
     per_tile = facts.flops(grid.length, cut[0].height, cut[0].width)
     return Plan(
         frame_size=(height, width),
         padded_size=padded,
         grid=grid,
-        frame_rule=(bucket.frames, 0) if bucket else (facts.multiple_of[0], facts.frame_offset),
+        frame_rule=(grid.length, 0) if is_full else (facts.multiple_of[0], facts.frame_offset),
         tiles=cut,
         tile_batch=batch,
         evaluations=evaluations,

@@ -32,7 +32,16 @@ EXPORT = {
     "debug", "help", "bundle",
 }
 # fmt: on
-MORE = {"no-alpha-clip", "tile-batch", "tau-floor", "shift", "color-match", "help"}
+MORE = {
+    "no-alpha-clip",
+    "full-chunks",
+    "no-full-chunks",
+    "tile-batch",
+    "tau-floor",
+    "shift",
+    "color-match",
+    "help",
+}
 SPEED = {"elide-tol", "reuse-tol", "cache-tol", "branches", "attention", "threads"}
 MODELS = {"bundle", "vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 

@@ -81,6 +81,7 @@ def test_settings_reach_the_engine(cli, files, tmp_path: Path) -> None:
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     flags = [
         "--alpha-clip",
+        "--full-chunks",
         "--offline",
         "--tile",
         "0x16",
@@ -94,7 +95,8 @@ def test_settings_reach_the_engine(cli, files, tmp_path: Path) -> None:
     assert (result.code, result.err) == (0, "")
     settings = json.loads((tmp_path / "r.json").read_text())["settings"]
     models = {"backbone": files.backbone, "sr": files.sr}
-    assert settings == options | models | {"alpha_clip": True, "tile": [0, 16], "vae_tile": [64, 0]}
+    flagged = {"alpha_clip": True, "full_chunks": True, "tile": [0, 16], "vae_tile": [64, 0]}
+    assert settings == options | models | flagged
 
 
 def test_report(cli, files, tmp_path: Path) -> None:

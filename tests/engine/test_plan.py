@@ -49,6 +49,12 @@ def test_any_chunk_works_without_an_overlap_of_ones_own(chunk: int) -> None:
     assert grid.overlap == min(FACTS.overlap, grid.length // 4 * 2)
 
 
+def test_full_chunks_have_one_shape() -> None:
+    counts = range(1, 9)
+    assert [plan(chunk=8).padded_frames(n) for n in counts] == [2, 2, 4, 4, 6, 6, 8, 8]
+    assert [plan(chunk=8, full_chunks=True).padded_frames(n) for n in counts] == [8] * 8
+
+
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
