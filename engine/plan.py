@@ -90,19 +90,12 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
     if facts.buckets:  # every tile has the size that it is compiled for
         padded = _at_least(padded, [config.tile if bucket else None, config.vae_tile], multiple)
     grid = chunk_grid(config, facts)
-    wanted = facts.tile if config.tile is None else config.tile
-    tile = (round_up(wanted[0], multiple), round_up(wanted[1], multiple))
-    overlap = facts.tile_overlap if config.tile_overlap is None else config.tile_overlap
-    for side, size in zip(tile, padded[::-1], strict=True):
-        if side and side < size and overlap >= side:
-            raise ConfigError(
-                f"tile_overlap is {overlap}: it must be below the tile's side ({side})"
-            )
-    cut = tiles(*padded, tile, overlap, multiple)
+    cut = _cut(config, facts, padded)
     evaluations = count_evaluations(config, facts)
     batch = facts.tile_batch if config.tile_batch is None else config.tile_batch
     is_full = config.full_chunks or bucket is not None
     per_tile = facts.flops(grid.length, cut[0].height, cut[0].width)
+    work = _work(facts, config, grid.length, padded, cut, batch)
     return Plan(
         frame_size=(height, width),
         padded_size=padded,
@@ -112,13 +105,7 @@ def make_plan(config: RestoreConfig, height: int, width: int) -> Plan:
         tile_batch=batch,
         evaluations=evaluations,
         flops_per_chunk=per_tile * len(cut) * evaluations,
-        memory=memory_of(
-            facts,
-            config,
-            _work(facts, config, grid.length, padded, cut, batch),
-            device,
-            dtype,
-        ),
+        memory=memory_of(facts, config, work, device, dtype),
         attention=attention_for(config.attention, facts.head_dim, device, dtype),
         bucket=bucket,
     )
@@ -146,6 +133,20 @@ def _at_least(
     for tile in filter(None, tiles):
         width, height = max(width, tile[0]), max(height, tile[1])
     return round_up(height, multiple), round_up(width, multiple)
+
+
+def _cut(config: RestoreConfig, facts: BackboneFacts, padded: tuple[int, int]) -> list[Tile]:
+    """The tiles of a frame of `padded` (height, width); ConfigError where they overlap wholly."""
+    multiple = facts.multiple_of[1]
+    width, height = facts.tile if config.tile is None else config.tile
+    tile = (round_up(width, multiple), round_up(height, multiple))
+    overlap = facts.tile_overlap if config.tile_overlap is None else config.tile_overlap
+    for side, size in zip(tile, padded[::-1], strict=True):
+        if side and side < size and overlap >= side:
+            raise ConfigError(
+                f"tile_overlap is {overlap}: it must be below the tile's side ({side})"
+            )
+    return tiles(*padded, tile, overlap, multiple)
 
 
 def chunk_grid(config: RestoreConfig, facts: BackboneFacts) -> ChunkGrid:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .build import build_bundle
     from .graph import read_metadata, weights_sha256
     from .onnx import export_backbone, export_sr, to_onnx
+    from .refit import refit_component
     from .request import ExportRequest
 
 _HOME = {
@@ -20,6 +21,7 @@ _HOME = {
     "export_backbone": ".onnx",
     "export_sr": ".onnx",
     "read_metadata": ".graph",
+    "refit_component": ".refit",
     "to_onnx": ".onnx",
     "weights_sha256": ".graph",
 }
@@ -30,6 +32,7 @@ __all__ = [
     "export_backbone",
     "export_sr",
     "read_metadata",
+    "refit_component",
     "to_onnx",
     "weights_sha256",
 ]

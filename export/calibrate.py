@@ -9,14 +9,12 @@ clipping them gains nothing.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,18 +49,6 @@ class Calibration:
             raise EngineError(
                 "the calibration is of another network, or of this one in another precision"
             ) from None
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """EngineError where there is no file of `save`."""
-        try:
-            amax = json.loads(Path(path).read_text())["amax"]
-            return cls({n: {k: float(v) for k, v in found.items()} for n, found in amax.items()})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise EngineError(f"{path} holds no calibration: {error!r}") from error
 
 
 def calibrate(

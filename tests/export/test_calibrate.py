@@ -19,7 +19,7 @@ from dtg_restore.engine.restorer import Restorer
 from dtg_restore.engine.runtimes.graph import GraphBackbone
 from dtg_restore.engine.types import ColourTags
 from dtg_restore.export import calibrate as module
-from dtg_restore.export.calibrate import Calibration, calibrate
+from dtg_restore.export.calibrate import calibrate
 
 CPU = torch.device("cpu")
 PASS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
@@ -85,7 +85,7 @@ def test_clips_add_up_and_only_their_first_frames_count(tmp_path: Path, clip: Pa
     assert calibrate(restorer, [flat], 8).of(network) != alone[1]
 
 
-def test_a_calibration_belongs_to_its_weights(clip: Path, tmp_path: Path) -> None:
+def test_a_calibration_belongs_to_its_weights(clip: Path) -> None:
     network = make_network()
     calibration = calibrate(make_restorer(network), [clip])
     assert calibration.of(make_network()) == calibration.of(network)
@@ -93,17 +93,6 @@ def test_a_calibration_belongs_to_its_weights(clip: Path, tmp_path: Path) -> Non
         calibration.of(make_network(seed=1))
     with pytest.raises(EngineError, match="another precision"):
         calibration.of(make_network().to(torch.bfloat16))
-    calibration.save(tmp_path / "calibration.json")
-    assert Calibration.load(tmp_path / "calibration.json") == calibration
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"amax": {"a": {"b": "c"}}}', '{"amax": 1}'])
-def test_another_file_is_no_calibration(text: str, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="no calibration"):
-        Calibration.load(tmp_path / "absent")
-    (tmp_path / "file").write_text(text)
-    with pytest.raises(EngineError, match="no calibration"):
-        Calibration.load(tmp_path / "file")
 
 
 def test_recorded_passes_are_calibrated_as_well(clip: Path) -> None:
