@@ -12,6 +12,7 @@ from .fp8 import fp8_artefact
 from .onnx import to_onnx
 from .ort import to_ort
 from .recipe import Recipe
+from .shared import share_weights
 from .stage import Artefact, Stage
 from .tensorrt import to_tensorrt
 
@@ -37,11 +38,13 @@ def compile_stage(job: Job) -> Artefact:
 
 
 def _onnx(job: Job) -> Artefact:
-    return _graph(job, job.folder)
+    return share_weights(_graph(job, job.folder), job.folder)
 
 
 def _ort(job: Job) -> Artefact:
-    return to_ort(_graph(job, job.folder), job.folder, job.recipe.device)
+    # After its passes over the graph, which store weights in another order of their axes.
+    optimised = to_ort(_graph(job, job.folder), job.folder, job.recipe.device)
+    return share_weights(optimised, job.folder)
 
 
 def _aot(job: Job) -> Artefact:
