@@ -11,10 +11,11 @@ from typing import NamedTuple
 from ..engine.bundle.damage import damage
 from ..engine.bundle.facts import to_json
 from ..engine.bundle.hashes import file_sha256
-from ..engine.bundle.manifest import Component, FileFacts, Manifest, read_manifest, write_manifest
+from ..engine.bundle.manifest import FileFacts, Manifest, read_manifest, write_manifest
 from ..engine.devices import named_out_of_memory
 from ..engine.errors import EngineError
 from ..engine.report import machine, versions
+from ..engine.runtimes.base import Component
 from . import output, store
 from .key import key_of
 from .meter import Cancel, Meter, OnStep

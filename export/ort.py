@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..engine.bundle.manifest import Component
+from ..engine.runtimes.base import Component
 from ..engine.runtimes.ort import open_session, provider_options, session_options
 from .stage import Artefact
 

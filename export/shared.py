@@ -52,9 +52,9 @@ def _bytes(tensor: Any, folder: Path) -> bytes:
     start, length = int(place.get("offset", 0)), int(place["length"])
     with (
         (folder / place["location"]).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored,
     ):
-        return data[start : start + length]
+        return stored[start : start + length]
 
 
 def _refer(tensor: Any, data: bytes, folder: Path) -> str:

@@ -20,26 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
-from ..runtimes.base import TensorSpec
+from ..runtimes.base import Component, TensorSpec
 
 FORMAT = 1  # of the manifest: another number is not read
 MANIFEST = "manifest.json"
 DIGEST = "sha256"  # in the file: of all the rest of it
 COMPILED = (".onnx", ".pt2", ".plan")
-
-
-@dataclass(frozen=True)
-class Component:
-    """One compiled function: `files` are relative to the bundle, the first is what is opened.
-
-    `onnx_sha256` is of the graph that it was compiled from, without weights that lie beside it;
-    None where there was none.
-    """
-
-    files: tuple[str, ...]
-    inputs: dict[str, TensorSpec]
-    outputs: dict[str, TensorSpec]
-    onnx_sha256: str | None = None
 
 
 @dataclass(frozen=True)

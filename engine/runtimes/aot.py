@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle.manifest import Component
 from ..errors import EngineError
+from .base import Component
 from .tensors import checked
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,6 +19,20 @@ class TensorSpec(NamedTuple):
 
     shape: tuple[int | str, ...]
     dtype: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """One compiled function: `files` are relative to their folder, the first is what is opened.
+
+    `onnx_sha256` is of the graph that it was compiled from, without weights that lie beside it;
+    None where there was none.
+    """
+
+    files: tuple[str, ...]
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    onnx_sha256: str | None = None
 
 
 class Engine(Protocol):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
-from ..bundle.manifest import Component
 from ..errors import ConfigError
 from . import COMPILED, EXECUTORS, RUNTIMES, aot, ort, tensorrt
-from .base import Engine
+from .base import Component, Engine
 
 
 def executor(runtime: str, made_for: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle.manifest import Component
 from ..cache import cache_folder
 from ..errors import EngineError
+from .base import Component
 from .tensors import checked, new_outputs
 
 # Numbers of element types in ONNX; numpy, by which they could be named too, has no bfloat16.

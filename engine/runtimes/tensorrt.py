@@ -22,9 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle.manifest import Component
 from ..errors import ConfigError, EngineError
-from .base import TensorSpec
+from .base import Component, TensorSpec
 from .tensors import checked, new_outputs, written
 
 logger = logging.getLogger("dtg_restore.tensorrt")

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 OPEN = """
 import sys, torch
 from pathlib import Path
-from dtg_restore.engine.bundle.manifest import Component
+from dtg_restore.engine.runtimes.base import Component
 from dtg_restore.engine.runtimes.base import TensorSpec
 from dtg_restore.engine.runtimes.engines import open_engine
 torch.set_num_threads(2)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from dtg_restore.engine.backbones.wan_dit import WanDiT
 from dtg_restore.engine.backbones.wan_layout import WanConfig
 from dtg_restore.engine.bundle.codec import bundle_codec
-from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.codecs.base import CodecFacts
 from dtg_restore.engine.codecs.convolution import MakeConvolution, Traced, fastest
 from dtg_restore.engine.codecs.pixels import PixelCodec
@@ -25,7 +24,7 @@ from dtg_restore.engine.codecs.wan_config import WanVaeConfig
 from dtg_restore.engine.codecs.wan_net import WanVae
 from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import ConfigError, EngineError
-from dtg_restore.engine.runtimes.base import Engine
+from dtg_restore.engine.runtimes.base import Component, Engine
 from dtg_restore.engine.runtimes.engines import open_engine
 from dtg_restore.export.codec import codec_model, codec_stages, open_codec
 from dtg_restore.export.onnx import to_onnx

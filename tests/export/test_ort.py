@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.errors import EngineError
+from dtg_restore.engine.runtimes.base import Component
 from dtg_restore.engine.runtimes.engines import open_engine
 from dtg_restore.export.onnx import to_onnx
 from dtg_restore.export.ort import to_ort

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dtg_restore.engine.bundle.damage import damage
-from dtg_restore.engine.bundle.manifest import Component
+from dtg_restore.engine.runtimes.base import Component
 from dtg_restore.engine.runtimes.engines import open_engine
 from dtg_restore.export.build import build_bundle
 from dtg_restore.export.onnx import to_onnx

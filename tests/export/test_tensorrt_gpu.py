@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.errors import ConfigError, EngineError
+from dtg_restore.engine.runtimes.base import Component
 from dtg_restore.engine.runtimes.tensorrt import TensorRTEngine, open_engine, reasons
 from dtg_restore.export.calibrate import Calibration, Recorder
 from dtg_restore.export.fp8 import fp8_artefact

@@ -18,10 +18,9 @@ from dtg_restore.engine.backbones.wan import WanBackbone
 from dtg_restore.engine.backbones.wan_dit import WanDiT
 from dtg_restore.engine.backbones.wan_layout import WanConfig
 from dtg_restore.engine.bundle.facts import backbone_facts
-from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import ConfigError
-from dtg_restore.engine.runtimes.base import Engine
+from dtg_restore.engine.runtimes.base import Component, Engine
 from dtg_restore.engine.runtimes.engines import open_engine
 from dtg_restore.engine.schedule import Node
 from dtg_restore.export.onnx import to_onnx

@@ -24,9 +24,10 @@ from dtg_restore.engine.backbones.wan_layout import WanConfig
 from dtg_restore.engine.bundle.facts import to_json
 from dtg_restore.engine.bundle.hashes import file_sha256
 from dtg_restore.engine.bundle.machine import needs_of
-from dtg_restore.engine.bundle.manifest import Component, FileFacts, Manifest, write_manifest
+from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.codecs.wan_config import WanVaeConfig
+from dtg_restore.engine.runtimes.base import Component
 from dtg_restore.engine.sr.mini import MiniSR
 from dtg_restore.engine.text.embeds import write_embeds
 

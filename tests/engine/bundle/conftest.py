@@ -14,8 +14,9 @@ from dtg_restore.engine.backbones.base import Bucket
 from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT, load_mini
 from dtg_restore.engine.bundle.facts import to_json
 from dtg_restore.engine.bundle.hashes import file_sha256, source_sha256
-from dtg_restore.engine.bundle.manifest import Component, FileFacts, Manifest, write_manifest
+from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
 from dtg_restore.engine.checkpoint import save_checkpoint
+from dtg_restore.engine.runtimes.base import Component
 from dtg_restore.engine.sr import load_sr
 from dtg_restore.engine.sr.mini import MiniSR
 from dtg_restore.export.onnx import to_onnx

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from dtg_restore.engine.backbones.mini import MiniBackbone, load_mini
-from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import ConfigError, EngineError
 from dtg_restore.engine.runtimes import COMPILED, EXECUTORS, RUNTIMES, on_runtime
-from dtg_restore.engine.runtimes.base import Engine
+from dtg_restore.engine.runtimes.base import Component, Engine
 from dtg_restore.engine.runtimes.engines import executor, open_engine, reasons
 from dtg_restore.engine.runtimes.graph import GraphBackbone
 from dtg_restore.engine.schedule import Node

@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.errors import EngineError
 from dtg_restore.engine.runtimes import ort as module
-from dtg_restore.engine.runtimes.base import TensorSpec
+from dtg_restore.engine.runtimes.base import Component, TensorSpec
 from dtg_restore.engine.runtimes.ort import (
     ELEMENTS,
     open_engine,

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from dtg_restore.engine.bundle.manifest import Component
 from dtg_restore.engine.errors import ConfigError, EngineError
 from dtg_restore.engine.runtimes import tensorrt as runtime
-from dtg_restore.engine.runtimes.base import TensorSpec
+from dtg_restore.engine.runtimes.base import Component, TensorSpec
 from dtg_restore.engine.runtimes.engines import open_engine as open_by_name
 from dtg_restore.engine.runtimes.tensorrt import TensorRTEngine, open_engine
 

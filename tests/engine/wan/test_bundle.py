@@ -19,11 +19,11 @@ from dtg_restore.engine.backbones.base import Bucket
 from dtg_restore.engine.bundle import opened
 from dtg_restore.engine.bundle.facts import to_json
 from dtg_restore.engine.bundle.hashes import file_sha256, source_sha256
-from dtg_restore.engine.bundle.manifest import Component, FileFacts, Manifest, write_manifest
+from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
 from dtg_restore.engine.config import DTG, RestoreConfig
 from dtg_restore.engine.errors import ConfigError
 from dtg_restore.engine.restorer import Restorer
-from dtg_restore.engine.runtimes.base import TensorSpec
+from dtg_restore.engine.runtimes.base import Component, TensorSpec
 from dtg_restore.engine.schedule import nodes
 from dtg_restore.export.codec import codec_model, codec_stages, open_codec
 from dtg_restore.export.stage import Stage
