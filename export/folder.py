@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..engine.errors import EngineError, InputError
-from ..engine.media.atomic import reason
 
 PART = ".part"
 SPARE = 2**20  # bytes: with less, the words that a compiler has for it are those of a full disk
@@ -31,6 +30,8 @@ def refusals_named(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in REFUSALS or _elsewhere(error.filename, target.parent):
             raise
+        from ..engine.media.atomic import reason  # its package imports torch
+
         raise InputError(f"cannot write {target}: {reason(error)}") from error
 
 

@@ -15,6 +15,7 @@ from ..engine.backbones.locate import Located
 from ..engine.backbones.mini import TAGS
 from ..engine.bundle.hashes import source_sha256
 from ..engine.bundle.machine import needs_of
+from ..engine.bundle.manifest import is_bundle
 from ..engine.checkpoint import weights_file
 from ..engine.codecs.choice import find_wan_codec
 from ..engine.config import RestoreConfig
@@ -23,7 +24,7 @@ from ..engine.errors import ConfigError, EngineError
 from ..engine.plan import round_frames
 from ..engine.runtimes import ort
 from ..engine.runtimes.tensorrt import library
-from ..engine.sr import sr_facts
+from ..engine.sr import SR, sr_facts
 from ..engine.text.embeds import Embeds
 from ..engine.tiling import round_up
 from .request import OPSETS, TENSORRT_ONLY, ExportRequest
@@ -106,6 +107,8 @@ def make_recipe(request: ExportRequest) -> Recipe:
                 prompts = source.get(facts.prompt, facts.negative_prompt)
     if request.sr != "none":
         sr_facts(request.sr)  # whose errors say more than those of a hash
+        if request.sr not in SR and is_bundle(request.sr):
+            raise ConfigError(f"sr is {request.sr!r}: that is a bundle, which is compiled already")
         sources["sr"] = _source(weights_file(request.sr))
     return Recipe(
         request,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,3 +119,12 @@ def test_errors(cli, bundles: list[str], arguments: list[str], says: str) -> Non
     result = cli("cache", "prune", *arguments)
     assert (result.code, result.out) == (2, "") and says in result.err
     assert left() == set(bundles)
+
+
+def test_no_torch_is_loaded() -> None:
+    """It takes longer than all that the command does."""
+    code = (
+        "import sys; from dtg_restore.cli.main import main; main(['cache', 'list']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

@@ -15,7 +15,7 @@ import torch
 
 from dtg_restore.engine.bundle.damage import damage as damaged
 from dtg_restore.engine.bundle.manifest import MANIFEST, read_manifest
-from dtg_restore.engine.errors import EngineError, InputError, Interrupted
+from dtg_restore.engine.errors import ConfigError, EngineError, InputError, Interrupted
 from dtg_restore.engine.sr import load_sr
 from dtg_restore.export import build as build_module
 from dtg_restore.export import store
@@ -300,3 +300,9 @@ def test_families_without_an_export(tmp_path: Path) -> None:
     (tmp_path / "model" / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(EngineError, match="ltx, which has no export: .* mini, wan"):
         build_bundle(ExportRequest(backbone=str(tmp_path / "model"), to="onnx", device="cpu"))
+
+
+def test_a_bundle_is_not_compiled_again(small: dict[str, str], tmp_path: Path) -> None:
+    build_bundle(sr_request(small), target=tmp_path / "b")
+    with pytest.raises(ConfigError, match="sr is .*: that is a bundle, which is compiled already"):
+        build_bundle(sr_request(small, sr=str(tmp_path / "b")))
