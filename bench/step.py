@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ..engine.backbones import load_backbone
 from ..engine.backbones.dit import Table, rows_of
+from ..engine.backbones.wan import facts_for
 from ..engine.backbones.wan_layout import WanConfig
 from ..engine.branches import BATCHED, SEQUENTIAL, BranchPlan
 from ..engine.config import DTG, RestoreConfig
@@ -66,11 +67,10 @@ Path_ = Callable[[], Tensor]
 class RandomWan:
     """A network with random weights as a backbone, and its constants as the context."""
 
-    facts = None  # nothing here asks for them
-
     def __init__(self, config: WanConfig, device: torch.device, dtype: torch.dtype):
         torch.manual_seed(0)
         self.device, self._network = device, build(config, device, dtype)
+        self.facts = facts_for(config, sum(p.numel() for p in self._network.parameters()))
         self._table: Table | None = None
 
     def prepare(self, prompt: str, negative_prompt: str, table: Sequence[Node]) -> RandomWan:
