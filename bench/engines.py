@@ -39,11 +39,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ..engine.devices import resolve_device
 from ..engine.errors import DTGError
@@ -93,12 +95,21 @@ WANS = {
 
 
 class Compiled:
-    """A backbone whose passes go through torch.compile."""
+    """A backbone whose passes go through torch.compile.
+
+    It takes no tensors of inference mode, so that those of a pass are copied, and the pass runs
+    outside of that mode.
+    """
 
     def __init__(self, backbone: Any):
         self.facts, self.device, self.attend = backbone.facts, backbone.device, backbone.attend
         self.prepare, self.on_device = backbone.prepare, backbone.on_device
-        self.velocity = torch.compile(backbone.velocity)
+        eager = type(backbone).velocity.__wrapped__  # without its inference mode
+        self._compiled = torch.compile(partial(eager, backbone))
+
+    def velocity(self, *given: Any) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return self._compiled(*tree_map_only(Tensor, Tensor.clone, given))
 
 
 def run_side(side: str, model: str, settings: Mapping[str, Any], frames: Tensor) -> dict[str, Any]:
