@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from dtg_restore.bench import engines
 from dtg_restore.bench.engines import EAGER, Subject, able_sides, line, rows
+from dtg_restore.bench.pattern import moving
 
 
 def test_eager_against_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +33,16 @@ def test_eager_against_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert row["start"] > 0 and row["step"] > 0 and row["peak_bytes"]["host"] > 1e8
         assert len(row["seconds"]["start"]) == 1 and row["name"] in line(row)
     assert found["settings"]["steps"] == 3 and "commit" in found["provenance"]
+
+
+def test_compiled_passes_are_those_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced alone
+    about = Subject("mini", (4, 16, 24))
+    settings, frames = engines.settings_of(about, 2, 1), torch.stack(list(moving(4, 16, 24)))
+    made = {s: engines.run_side(s, "mini", settings, frames) for s in (EAGER, engines.COMPILE)}
+    eager, compiled = (made[side]["restored"] for side in made)
+    assert len(made[engines.COMPILE]["ends"]) == 2
+    assert 0 < (eager - compiled).abs().max() < 1e-5  # references in place of own kernels
 
 
 def test_a_side_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
