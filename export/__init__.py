@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .baked import Run
     from .build import build_bundle
     from .graph import read_metadata, weights_sha256
     from .onnx import export_backbone, export_sr, to_onnx
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ExportRequest": ".request",
+    "Run": ".baked",
     "build_bundle": ".build",
     "export_backbone": ".onnx",
     "export_sr": ".onnx",
@@ -28,6 +30,7 @@ _HOME = {
 
 __all__ = [
     "ExportRequest",
+    "Run",
     "build_bundle",
     "export_backbone",
     "export_sr",
