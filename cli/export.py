@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.errors import ConfigError, Interrupted
-from .options import OWN, SETTINGS, Debug, Offline, parse_size
-from .progress import MODES as PROGRESS
+from .options import OWN, SETTINGS, Debug, Offline, Progress, parse_size
 from .progress import Form, Status, make_reporter
 from .signals import Stopped
 from .text import duration, plural, size
@@ -157,15 +156,7 @@ def export(
         bool,
         typer.Option("--overwrite", help="Replace another bundle.", rich_help_panel=_OUTPUT),
     ] = False,
-    progress: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(PROGRESS),
-            help="auto is a bar on a terminal and plain lines elsewhere (stderr); json is one "
-            "object a line on stdout.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = "auto",
+    progress: Progress = "auto",
     debug: Debug = False,
 ) -> None:
     """Compile a backbone, its codec and a super-resolution model into a bundle, for `restore

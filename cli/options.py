@@ -30,6 +30,7 @@ from ..engine.config import (
     RestoreConfig,
 )
 from ..engine.errors import ConfigError
+from .progress import MODES as MODES_OF_PROGRESS
 
 # Group -> setting -> (what its value looks like, help).
 SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
@@ -149,6 +150,15 @@ Bundle = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and what the engine does.")]
+Progress = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(MODES_OF_PROGRESS),
+        help="auto is a bar on a terminal and plain lines elsewhere (stderr); json is one object a "
+        "line on stdout.",
+        rich_help_panel="Output",
+    ),
+]
 Frames = Annotated[
     str | None,
     typer.Option(

@@ -12,8 +12,7 @@ import typer
 from ..engine.config import RestoreConfig
 from ..engine.errors import ConfigError, Interrupted
 from ..engine.heap import keep_freed_memory
-from .options import with_settings
-from .progress import MODES as PROGRESS
+from .options import Progress, with_settings
 from .progress import make_reporter
 from .signals import Stopped
 
@@ -73,15 +72,7 @@ def restore(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    progress: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(PROGRESS),
-            help="auto is a bar on a terminal and plain lines elsewhere (stderr); json is one "
-            "object a line on stdout.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = "auto",
+    progress: Progress = "auto",
 ) -> None:
     """Restore a video or a sequence of pictures."""
     if codec == TINY:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..engine.bundle.damage import damage
 from ..engine.bundle.facts import to_json
-from ..engine.bundle.hashes import file_sha256
+from ..engine.bundle.hashes import file_facts
 from ..engine.bundle.manifest import FileFacts, Manifest, read_manifest, write_manifest
 from ..engine.devices import named_out_of_memory
 from ..engine.errors import EngineError
@@ -144,7 +144,4 @@ def _build(recipe: Recipe, key: str, meter: Meter) -> Built:
 
 def _files(folder: Path) -> dict[str, FileFacts]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): FileFacts(file_sha256(path), path.stat().st_size)
-        for path in files
-    }
+    return {path.relative_to(folder).as_posix(): file_facts(path) for path in files}

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..engine.bundle.hashes import file_sha256
-from ..engine.bundle.manifest import (
-    MANIFEST,
-    Component,
-    FileFacts,
-    Manifest,
-    read_manifest,
-    write_manifest,
-)
+from ..engine.bundle.hashes import file_facts, file_sha256
+from ..engine.bundle.manifest import Component, Manifest, read_manifest, write_manifest
 from ..engine.errors import ConfigError, EngineError
 from ..engine.runtimes.tensorrt import failure, library, read_plan, refit_plan
 from .graph import writing
@@ -68,9 +59,7 @@ def refit_component(folder: Path, name: str, onnx: Path, device: torch.device) -
     else:
         _replace_graph(folder, component, onnx, device)
     manifest = _changed(manifest, folder, name, file_sha256(onnx))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".manifest-") as beside:
-        write_manifest(Path(beside), manifest)
-        os.replace(Path(beside) / MANIFEST, folder / MANIFEST)
+    write_manifest(folder, manifest)
     return manifest
 
 
@@ -99,9 +88,7 @@ def _serialized(engine: Any) -> Any:
 
 def _changed(manifest: Manifest, folder: Path, name: str, onnx_sha256: str) -> Manifest:
     component = replace(manifest.components[name], onnx_sha256=onnx_sha256)
-    files = {
-        f: FileFacts(file_sha256(folder / f), (folder / f).stat().st_size) for f in component.files
-    }
+    files = {file: file_facts(folder / file) for file in component.files}
     key = hashlib.sha256(f"{manifest.key} {name} {onnx_sha256}".encode()).hexdigest()
     return replace(
         manifest,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ..engine.bundle.manifest import (
     MANIFEST,
@@ -51,9 +50,8 @@ def clear_leftovers() -> None:
 
 def replace_manifest(folder: Path, manifest: Manifest) -> None:
     """For the holder of the bundle's lock."""
-    with refusals_named(folder), TemporaryDirectory(dir=root(), prefix=".") as beside:
-        write_manifest(Path(beside), manifest)
-        os.replace(Path(beside) / MANIFEST, folder / MANIFEST)
+    with refusals_named(folder):
+        write_manifest(folder, manifest)
 
 
 @dataclass(frozen=True)

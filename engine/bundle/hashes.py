@@ -14,6 +14,7 @@ from pathlib import Path
 from ..cache import cache_folder
 from ..errors import EngineError
 from ..report import sha256
+from .manifest import FileFacts
 
 PACKAGE = Path(__file__).parents[2]
 SOURCES = ("engine", "kernels", "export")  # what a bundle's contents depend on
@@ -33,6 +34,11 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     if digest is None:
         raise EngineError(f"{os.fspath(path)} is no file")
     return digest
+
+
+def file_facts(path: Path) -> FileFacts:
+    """What a manifest has of a file; EngineError as `file_sha256`."""
+    return FileFacts(file_sha256(path), path.stat().st_size)
 
 
 def source_sha256(path: str | os.PathLike[str]) -> str:

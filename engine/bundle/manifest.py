@@ -70,9 +70,15 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Complete or not at all; one that is there is replaced."""
     data = asdict(manifest)
     text = json.dumps(data | {DIGEST: _digest(data)}, indent=1)
-    (folder / MANIFEST).write_text(text + "\n")
+    partial = folder / f".{MANIFEST}.{os.getpid()}"
+    try:
+        partial.write_text(text + "\n")
+        os.replace(partial, folder / MANIFEST)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -53,6 +53,14 @@ def planes(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def _enlarged(x: Tensor, scale: int) -> Tensor:
+    return F.interpolate(x, scale_factor=float(scale), mode="nearest") if scale > 1 else x
+
+
+def _normed(y: Tensor, gamma: Tensor | None) -> Tensor:
+    return y if gamma is None else planes(rmsnorm_silu(rows(y), gamma))
+
+
 class Direct:
     """The library's convolution."""
 
@@ -71,11 +79,10 @@ class Direct:
         y = self._convolve(past, x)
         if residual is not None:
             y.add_(residual)
-        return y if gamma is None else planes(rmsnorm_silu(rows(y), gamma))
+        return _normed(y, gamma)
 
     def _convolve(self, past: Tensor | None, x: Tensor) -> Tensor:
-        if self._scale > 1:
-            x = F.interpolate(x, scale_factor=float(self._scale), mode="nearest")
+        x = _enlarged(x, self._scale)
         if past is None:
             return F.conv2d(x, self._last, self._bias, padding=1)
         seen = causal_conv3d(rows(x), rows(past))  # (T + 2, H + 2, W + 2, C)
@@ -106,12 +113,11 @@ class Traced(nn.Module):
     ) -> Tensor:
         y = self._convolve(past, x)
         if residual is not None:
-            y = y + residual
-        return y if gamma is None else planes(rmsnorm_silu(rows(y), gamma))
+            y = y + residual  # in place, the exporter would scatter it into a view
+        return _normed(y, gamma)
 
     def _convolve(self, past: Tensor | None, x: Tensor) -> Tensor:
-        if self._scale > 1:
-            x = F.interpolate(x, scale_factor=float(self._scale), mode="nearest")
+        x = _enlarged(x, self._scale)
         if past is None:
             return F.conv2d(x, self.last, self.bias, padding=1)
         volume = torch.cat([past, x]).transpose(0, 1)[None]  # (1, C, T + 2, H, W)

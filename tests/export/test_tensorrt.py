@@ -15,10 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dtg_restore.engine.bundle.hashes import file_sha256
+from dtg_restore.engine.bundle.hashes import file_facts, file_sha256
 from dtg_restore.engine.bundle.manifest import (
     Component,
-    FileFacts,
     Manifest,
     read_manifest,
     write_manifest,
@@ -218,7 +217,7 @@ def test_refit_of_what_does_not_fit(tensorrt: Any, tmp_path: Path, onnx_of: ToOn
 
 
 def make_bundle(folder: Path, artefact: Artefact, name: str) -> None:
-    files = {f: FileFacts(file_sha256(folder / f), (folder / f).stat().st_size)
+    files = {f: file_facts(folder / f)
              for f in artefact.files}  # fmt: skip
     write_manifest(
         folder,

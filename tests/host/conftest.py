@@ -22,9 +22,9 @@ from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT
 from dtg_restore.engine.backbones.wan import facts_for
 from dtg_restore.engine.backbones.wan_layout import WanConfig
 from dtg_restore.engine.bundle.facts import to_json
-from dtg_restore.engine.bundle.hashes import file_sha256
+from dtg_restore.engine.bundle.hashes import file_facts
 from dtg_restore.engine.bundle.machine import needs_of
-from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
+from dtg_restore.engine.bundle.manifest import Manifest, write_manifest
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.codecs.wan_config import WanVaeConfig
 from dtg_restore.engine.runtimes.base import Component
@@ -208,7 +208,7 @@ def wan(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def manifest(folder: Path, models: dict[str, Any], components: dict[str, Component]) -> None:
-    files = {f.name: FileFacts(file_sha256(f), f.stat().st_size) for f in folder.iterdir()}
+    files = {f.name: file_facts(f) for f in folder.iterdir()}
     needs = needs_of("aot", CPU)
     write_manifest(
         folder,

@@ -13,8 +13,8 @@ import torch
 from dtg_restore.engine.backbones.base import Bucket
 from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT, load_mini
 from dtg_restore.engine.bundle.facts import to_json
-from dtg_restore.engine.bundle.hashes import file_sha256, source_sha256
-from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
+from dtg_restore.engine.bundle.hashes import file_facts, source_sha256
+from dtg_restore.engine.bundle.manifest import Manifest, write_manifest
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.runtimes.base import Component
 from dtg_restore.engine.sr import load_sr
@@ -73,9 +73,7 @@ def sr_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finish(folder: Path, components: dict[str, Component], models: dict[str, Any]) -> None:
     """Write the manifest, with the sums of all files that are in the folder."""
-    files = {
-        file.name: FileFacts(file_sha256(file), file.stat().st_size) for file in folder.iterdir()
-    }
+    files = {file.name: file_facts(file) for file in folder.iterdir()}
     manifest = Manifest(
         key="0" * 64,
         runtime="ort",

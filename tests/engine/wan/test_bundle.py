@@ -18,8 +18,8 @@ from dtg_restore.engine.backbones import load_backbone
 from dtg_restore.engine.backbones.base import Bucket
 from dtg_restore.engine.bundle import opened
 from dtg_restore.engine.bundle.facts import to_json
-from dtg_restore.engine.bundle.hashes import file_sha256, source_sha256
-from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
+from dtg_restore.engine.bundle.hashes import file_facts, source_sha256
+from dtg_restore.engine.bundle.manifest import Manifest, write_manifest
 from dtg_restore.engine.config import DTG, RestoreConfig
 from dtg_restore.engine.errors import ConfigError
 from dtg_restore.engine.restorer import Restorer
@@ -119,7 +119,7 @@ def made(experts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         },
         needs={},
         made_with={},
-        files={f.name: FileFacts(file_sha256(f), f.stat().st_size) for f in folder.iterdir()},
+        files={f.name: file_facts(f) for f in folder.iterdir()},
     )
     write_manifest(folder, manifest)
     return folder, engines
