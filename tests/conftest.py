@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT
+
 
 @pytest.fixture(scope="session", autouse=True)
 def no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -22,6 +24,27 @@ def no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DTG_CACHE", str(path))
         yield
+
+
+@pytest.fixture(scope="session")
+def random_network() -> Callable[..., MiniDiT]:
+    """Makes a small `mini` whose output is far from zero and depends on x, t, tag and place."""
+
+    def make(depth: int = 1, seed: int = 0) -> MiniDiT:
+        torch.manual_seed(seed)
+        network = MiniDiT(MiniConfig(width=48, depth=depth, heads=2, ffn_dim=96))
+        for name, parameter in network.named_parameters():
+            if name.endswith(("norm_q.weight", "norm_k.weight", "norm2.weight")):
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+            elif name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        torch.nn.init.normal_(network.proj_out.weight, std=0.1)
+        torch.nn.init.normal_(network.tag_embedding)
+        network.mean.normal_(std=0.1)
+        network.sd.uniform_(0.05, 0.8)
+        return network.requires_grad_(False)
+
+    return make
 
 
 @pytest.fixture(scope="session")

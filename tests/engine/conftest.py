@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dtg_restore.engine.backbones.mini import MiniBackbone, MiniConfig, MiniDiT
+from dtg_restore.engine.backbones.mini import MiniBackbone, MiniDiT
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.media import open_writer
 from dtg_restore.engine.restorer import Restorer
@@ -21,29 +21,13 @@ from dtg_restore.engine.types import ColourTags
 CPU = torch.device("cpu")
 
 
-def random_network(depth: int = 1, seed: int = 0) -> MiniDiT:
-    """A network whose output is far from zero and depends on x, t, tag and place."""
-    torch.manual_seed(seed)
-    network = MiniDiT(MiniConfig(width=48, depth=depth, heads=2, ffn_dim=96))
-    for name, parameter in network.named_parameters():
-        if name.endswith(("norm_q.weight", "norm_k.weight", "norm2.weight")):
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
-        elif name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.1)
-    torch.nn.init.normal_(network.proj_out.weight, std=0.1)
-    torch.nn.init.normal_(network.tag_embedding)
-    network.mean.normal_(std=0.1)
-    network.sd.uniform_(0.05, 0.8)
-    return network.requires_grad_(False)
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture
-def network() -> MiniDiT:
+def network(random_network: Callable[..., MiniDiT]) -> MiniDiT:
     return random_network()
 
 
@@ -53,7 +37,9 @@ def backbone(network: MiniDiT) -> MiniBackbone:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(
+    random_network: Callable[..., MiniDiT], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The random network as a checkpoint."""
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     network = random_network()

@@ -67,22 +67,11 @@ def close() -> Check:
 
 
 @pytest.fixture(scope="session")
-def make_mini() -> Callable[..., MiniBackbone]:
-    """`mini` with random weights; the output depends on x, t, tag and layer."""
+def make_mini(random_network: Callable[..., MiniDiT]) -> Callable[..., MiniBackbone]:
+    """`mini` with random weights."""
 
     def make(depth: int = 1, dtype: torch.dtype = torch.float32) -> MiniBackbone:
-        torch.manual_seed(depth)
-        network = MiniDiT(MiniConfig(width=48, depth=depth, heads=2, ffn_dim=96))
-        for name, parameter in network.named_parameters():
-            if name.endswith(("norm_q.weight", "norm_k.weight", "norm2.weight")):
-                torch.nn.init.uniform_(parameter, 0.5, 1.5)
-            elif name.endswith("bias"):
-                torch.nn.init.normal_(parameter, std=0.1)
-        torch.nn.init.normal_(network.proj_out.weight, std=0.1)
-        torch.nn.init.normal_(network.tag_embedding)
-        network.mean.normal_(std=0.1)
-        network.sd.uniform_(0.05, 0.8)
-        return MiniBackbone(network, torch.device("cpu"), dtype)
+        return MiniBackbone(random_network(depth, seed=depth), torch.device("cpu"), dtype)
 
     return make
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dtg_restore.engine.backbones.base import Bucket
-from dtg_restore.engine.backbones.mini import MiniConfig, MiniDiT, load_mini
+from dtg_restore.engine.backbones.mini import MiniDiT, load_mini
 from dtg_restore.engine.bundle.facts import to_json
 from dtg_restore.engine.bundle.hashes import file_facts, source_sha256
 from dtg_restore.engine.bundle.manifest import Manifest, write_manifest
@@ -37,24 +37,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def random_network() -> MiniDiT:
-    """Its output is far from zero and depends on x, t, tag and place."""
-    torch.manual_seed(0)
-    network = MiniDiT(MiniConfig(width=48, depth=2, heads=2, ffn_dim=96))
-    for name, parameter in network.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.1)
-    torch.nn.init.normal_(network.proj_out.weight, std=0.1)
-    torch.nn.init.normal_(network.tag_embedding)
-    network.mean.normal_(std=0.1)
-    network.sd.uniform_(0.05, 0.8)
-    return network.requires_grad_(False)
-
-
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(
+    random_network: Callable[..., MiniDiT], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    network = random_network()
+    network = random_network(depth=2)
     save_checkpoint(path, network.state_dict(), network.describe(), {})
     return path
 
