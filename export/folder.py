@@ -71,8 +71,10 @@ def writing_folder(target: Path, replace: bool) -> Iterator[Path]:
     """
     with refusals_named(target):
         sweep(target.parent, target.name)
-        partial, descriptor = _make_partial(target)
-        try:
+        partial = _hidden(target)
+        descriptor = None
+        try:  # from before it is there: a signal may come between any two lines
+            descriptor = _made_and_locked(partial)
             yield partial
             flush(partial)
             _put_in_place(partial, target, replace)
@@ -83,7 +85,8 @@ def writing_folder(target: Path, replace: bool) -> Iterator[Path]:
                 raise InputError(f"cannot write {target}: the disk is full") from error
             raise
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def sweep(folder: Path, name: str = "*") -> int:
@@ -111,21 +114,26 @@ def flush(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _make_partial(target: Path) -> tuple[Path, int]:
+def _hidden(target: Path) -> Path:
+    """A name beside `target` that is nobody else's, and that `sweep` knows."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{PART}")
+
+
+def _made_and_locked(partial: Path) -> int:
+    """Make the folder; the descriptor that holds its lock."""
     while True:
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PART}")
         partial.mkdir()
         with suppress(FileNotFoundError):  # swept between the two calls
             descriptor = os.open(partial, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _is_there(descriptor, partial):
-                return partial, descriptor
+                return descriptor
             os.close(descriptor)
 
 
 def _put_in_place(partial: Path, target: Path, replace: bool) -> None:
     if replace and target.exists():
-        old = partial.with_name(f".{target.name}.{secrets.token_hex(4)}{PART}")
+        old = _hidden(target)
         os.rename(target, old)
         try:
             os.rename(partial, target)

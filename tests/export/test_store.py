@@ -52,6 +52,19 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["b"] and (tmp_path / "b" / "file").read_text() == "new"
 
 
+def test_a_signal_before_the_folder_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        assert len(list(tmp_path.iterdir())) == 1  # it has been made
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dtg_restore.export.folder.fcntl.flock", interrupted)
+    with pytest.raises(KeyboardInterrupt), writing_folder(tmp_path / "b", True):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit()])
 def test_or_not_at_all(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)), writing_folder(tmp_path / "b", replace=True) as partial:
