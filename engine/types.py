@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,31 @@ class ColourTags:
 
 
 @dataclass(frozen=True)
+class HDR:
+    """Static metadata of an HDR clip (SMPTE ST 2086 and CTA-861.3); None where it has none.
+
+    Parameters
+    ----------
+    primaries : x and y of red, green, blue and white of the display it was graded on, CIE 1931.
+    luminance : least and greatest of that display, cd/m^2.
+    light_level : MaxCLL and MaxFALL, cd/m^2.
+    """
+
+    primaries: tuple[tuple[Fraction, Fraction], ...] | None = None
+    luminance: tuple[Fraction, Fraction] | None = None
+    light_level: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class ClipInfo:
     """What is known of a clip before its frames are decoded.
 
     `num_frames` is what the container claims, or None; it is never trusted for anything but
     an estimate.  `readable` is the number of frames before the place where a file was cut short,
-    None where it is whole.
+    None where it is whole.  `time_base` is the unit of the time stamps of a clip whose frame rate
+    varies, None where it is constant.  `chroma` is "420", "422" or "444" (also of RGB and grey).
+    `colour_space` is the name of the samples' space where it is not the video's own: the reader
+    has converted from it.
     """
 
     path: str
@@ -41,6 +63,45 @@ class ClipInfo:
     kind: str = "video"  # or "images"
     pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height
     readable: int | None = None
+    time_base: Fraction | None = None
+    chroma: str = "420"
+    hdr: HDR | None = None
+    colour_space: str | None = None
+
+
+@dataclass(frozen=True)
+class FrameNote:
+    """What a frame has beside its colours: it goes from the reader to the writer, past the models.
+
+    Parameters
+    ----------
+    number : of the frame on the clip's own numbering; of a picture that in its file name.
+    time, duration : seconds since the clip's first frame; None for pictures.
+    channels : planes (H, W) float32 by name, such as "A" and "Z".
+    beyond : (3, H, W) where samples lie outside of the models' range, in the units of the frame,
+        else None.
+    metadata : attributes of the picture's file.
+    """
+
+    number: int
+    time: Fraction | None = None
+    duration: Fraction | None = None
+    channels: Mapping[str, Tensor] = field(default_factory=dict)
+    beyond: Tensor | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames `start .. stop - 1` that a writer has finished: they survive the process.
+
+    Frames are counted from the first one written.  `files` are (name, bytes) in the writer's
+    workspace, or for pictures in their own folder.
+    """
+
+    start: int
+    stop: int
+    files: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def main() -> None:
         tone = Path(folder) / "tone.m4a"
         write_tone(tone)
         damaged = damage(frames, args.seed, args.strength)
-        write(args.output, damaged, args.overwrite, codec="h264", crf=args.crf, audio_from=tone)
+        write(args.output, damaged, args.overwrite, codec="h264", crf=args.crf, carry_from=tone)
 
 
 if __name__ == "__main__":

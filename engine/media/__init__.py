@@ -6,12 +6,13 @@ target, write a `Reader` or `Writer` (`base.py`) and choose it here by its path.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from os import PathLike, fspath
 from os.path import realpath
 
 from ..errors import InputError
-from ..types import ClipInfo, ColourTags
+from ..types import HDR, ClipInfo, ColourTags, Part
 from .audio import Span
 from .base import Reader, Writer
 from .images import ImageReader, ImageWriter
@@ -68,11 +69,17 @@ def open_writer(
     codec: str = "h264",
     crf: int | None = None,
     bit_depth: int = 8,
+    chroma: str | None = None,
+    time_base: Fraction | None = None,
+    hdr: HDR | None = None,
+    colour_space: str | None = None,
     pixel_aspect: Fraction | None = None,
-    audio_from: str | PathLike[str] | None = None,
-    audio_range: Span | None = None,
+    carry_from: str | PathLike[str] | None = None,
+    carry_range: Span | None = None,
     first_number: int = 0,
     overwrite: bool = False,
+    workspace: str | PathLike[str] | None = None,
+    finished: Sequence[Part] = (),
 ) -> Writer:
     """Open a clip for writing; it appears under its name when `with` ends without an error.
 
@@ -84,10 +91,18 @@ def open_writer(
     codec : h264, hevc, av1, prores or ffv1 (lossless RGB).
     crf : quality of h264, hevc, av1; None = a visually lossless default.
     bit_depth : of the source; above 8 the 10-bit format of the codec (ffv1: up to 16; PNG: 16).
+    chroma : "420", "422" or "444": sampling of the colours of a YUV video; None = the codec's own.
+    time_base : frames have the times of their notes, in this unit; None = a constant rate.
+    hdr : metadata that is stored with a video, where codec and container have a place for it.
+    colour_space : name of the space that pictures are written in; None = as the frames are.
     pixel_aspect : width of a pixel over its height, stored with a video; None = square.
-    audio_from : clip whose audio packets are copied, those of `audio_range` (start, stop) seconds
-        on its video's timeline.  What the container cannot hold is dropped with a warning.
-    first_number : number of the first PNG file.
+    carry_from : clip whose audio, subtitles, chapters and tags are copied, those of `carry_range`
+        (start, stop) seconds on its video's timeline.  What the container cannot hold is dropped
+        with a warning.
+    first_number : number of the first picture.
+    workspace : folder on the target's disk for parts that survive the process; None = a hidden one
+        that goes when the writer ends.
+    finished : parts in it that an earlier process has ended.
 
     Returns
     -------
@@ -111,6 +126,7 @@ def open_writer(
             bit_depth=bit_depth,
             first_number=first_number,
             overwrite=overwrite,
+            finished=finished,
         )
     return VideoWriter(
         path,
@@ -122,9 +138,10 @@ def open_writer(
         crf=crf,
         bit_depth=bit_depth,
         pixel_aspect=pixel_aspect or Fraction(1),
-        audio_from=_audio_source(audio_from),
-        audio_range=audio_range,
+        audio_from=_carried(carry_from),
+        audio_range=carry_range,
         overwrite=overwrite,
+        finished=finished,
     )
 
 
@@ -139,6 +156,6 @@ def would_replace(target: str | PathLike[str], source: str | PathLike[str]) -> b
     return any(realpath(pattern.file(n)) == realpath(file) for n, file in list_sequence(source))
 
 
-def _audio_source(path: str | PathLike[str] | None) -> str | None:
-    """Pictures have no audio."""
+def _carried(path: str | PathLike[str] | None) -> str | None:
+    """Pictures have neither audio nor chapters."""
     return None if path is None or is_sequence_input(fspath(path)) else fspath(path)

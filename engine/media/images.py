@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import av
 import torch
 
 from ..errors import BeyondEnd, ConfigError, InputError
-from ..types import ClipInfo, ColourTags
+from ..types import ClipInfo, ColourTags, FrameNote, Part
 from .atomic import AtomicFile, reason
 from .base import Reader, Writer
 from .colour import default_matrix
@@ -57,13 +57,15 @@ class ImageReader(Reader):
         pass
 
     def _frames(self) -> Iterator[torch.Tensor]:
-        for _, file in self._files[self.start : self.stop]:
+        chosen = self._files[self.start : self.stop]
+        for index, (number, file) in enumerate(chosen, self.start):
             picture = read_picture(file)
             if (picture.width, picture.height) != (self.info.width, self.info.height):
                 raise InputError(
                     f"{file} is {picture.width}x{picture.height}, the first picture "
                     f"{self.info.width}x{self.info.height}"
                 )
+            self._note(index, FrameNote(number))
             centred = picture.format.name.startswith("yuvj")
             yield frame_to_rgb(picture, chroma_centred=centred)
 
@@ -103,8 +105,9 @@ class ImageWriter(Writer):
         bit_depth: int,
         first_number: int,
         overwrite: bool,
+        finished: Sequence[Part] = (),
     ):
-        super().__init__(path, width, height)
+        super().__init__(path, width, height, finished)
         self._pattern = output_pattern(path)
         self._pix_fmt = _PNG_FORMATS[8 if bit_depth <= 8 else 16]
         self._colour, self._overwrite, self._first = colour, overwrite, first_number
@@ -126,7 +129,7 @@ class ImageWriter(Writer):
         codec.thread_count = 1
         return codec
 
-    def _write(self, frame: torch.Tensor) -> None:
+    def _write(self, frame: torch.Tensor, note: FrameNote | None) -> None:
         picture = rgb_to_frame(frame, self._pix_fmt, self._colour)
         picture.pts = self.num_frames
         packets = self._codec.encode(picture)
@@ -140,6 +143,9 @@ class ImageWriter(Writer):
             file.abort()
             raise
         file.commit()
+
+    def _end_part(self) -> tuple[tuple[str, int], ...]:
+        return ()
 
     def commit(self) -> None:
         pass

@@ -11,7 +11,7 @@ import av
 import torch
 
 from ..errors import InputError
-from ..types import ClipInfo
+from ..types import ClipInfo, FrameNote
 from .base import Reader
 from .planes import bit_depth, colour_tags, frame_to_rgb
 from .stream_facts import (
@@ -118,6 +118,7 @@ class VideoReader(Reader):
                 )
             if number >= self.start:
                 self._warn_of(frame, number)
+                self._note(number, FrameNote(number))
                 yield self._turn(frame_to_rgb(frame, chroma_centred=centred))
             if number + 1 == self.stop:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import cast
@@ -13,7 +13,7 @@ import av
 import torch
 
 from ..errors import ConfigError, InputError
-from ..types import ColourTags
+from ..types import ColourTags, FrameNote, Part
 from .atomic import AtomicFile, reason
 from .audio import AudioCopy, Span
 from .base import Writer
@@ -40,8 +40,9 @@ class VideoWriter(Writer):
         audio_from: str | None,
         audio_range: Span | None,
         overwrite: bool,
+        finished: Sequence[Part] = (),
     ):
-        super().__init__(path, width, height)
+        super().__init__(path, width, height, finished)
         self._muxer = muxer_for(path, codec)
         self._codec, self._options = codec, encoder_options(codec, crf)
         self._pix_fmt = pixel_format(codec, width, height, bit_depth)
@@ -90,7 +91,7 @@ class VideoWriter(Writer):
                 f"{self._codec} cannot encode {self.width}x{self.height} {self._pix_fmt}"
             ) from None
 
-    def _write(self, frame: torch.Tensor) -> None:
+    def _write(self, frame: torch.Tensor, note: FrameNote | None) -> None:
         picture = rgb_to_frame(frame, self._pix_fmt, self._colour)
         picture.pts, picture.time_base = self.num_frames, 1 / self._fps
         with self._system_errors():
@@ -104,6 +105,9 @@ class VideoWriter(Writer):
             yield
         except (OSError, av.FFmpegError) as error:  # a full disk and the like
             raise InputError(f"cannot write {self.path}: {reason(error)}") from None
+
+    def _end_part(self) -> tuple[tuple[str, int], ...]:
+        return ()
 
     def commit(self) -> None:
         try:

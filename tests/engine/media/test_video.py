@@ -186,7 +186,7 @@ def test_clip_may_replace_itself(tmp_path: Path) -> None:
     settings = {"fps": FPS, "colour": TAGS, "codec": "ffv1", "overwrite": True}
     with (
         open_reader(target) as reader,
-        open_writer(target, width=64, height=32, audio_from=target, **settings) as writer,
+        open_writer(target, width=64, height=32, carry_from=target, **settings) as writer,
     ):
         for frame in reader:
             writer.write(1 - frame)
@@ -351,13 +351,13 @@ def packets(path: Path) -> list[bytes]:
 def talkie(tmp_path: Path) -> Path:
     """24 frames with one second of AAC."""
     tone = sound(tmp_path / "tone.m4a", "aac")
-    return write(tmp_path / "talkie.mp4", moving(24), audio_from=tone)
+    return write(tmp_path / "talkie.mp4", moving(24), carry_from=tone)
 
 
 @pytest.mark.parametrize("name", ["b.mp4", "b.mov", "b.mkv"])
 def test_audio_packets_are_copied(tmp_path: Path, talkie: Path, name: str) -> None:
     assert probe(talkie).has_audio
-    copy = write(tmp_path / name, moving(24), audio_from=talkie)
+    copy = write(tmp_path / name, moving(24), carry_from=talkie)
     assert packets(copy) == packets(talkie)
     assert len(packets(copy)) > 40
 
@@ -367,7 +367,7 @@ def test_audio_of_consecutive_ranges_is_the_whole(tmp_path: Path, talkie: Path) 
     for part, (first, last) in enumerate(((0, 7), (7, 20), (20, 24))):
         span = (first / 24, last / 24 if last < 24 else None)
         path = write(
-            tmp_path / f"{part}.mp4", moving(last - first), audio_from=talkie, audio_range=span
+            tmp_path / f"{part}.mp4", moving(last - first), carry_from=talkie, carry_range=span
         )
         joined += packets(path)
         with av.open(str(path)) as container:
@@ -382,7 +382,7 @@ def test_audio_that_does_not_fit_is_dropped_once(
 ) -> None:
     tone = sound(tmp_path / "tone.wav", "pcm_s16le", layout=layout)
     with caplog.at_level(logging.WARNING, "dtg_restore"):
-        path = write(tmp_path / "a.webm", moving(24), codec="av1", audio_from=tone)
+        path = write(tmp_path / "a.webm", moving(24), codec="av1", carry_from=tone)
     assert len(caplog.records) == 1
     assert "audio dropped" in caplog.text
     assert not probe(path).has_audio
