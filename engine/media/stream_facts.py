@@ -13,12 +13,13 @@ from av.sidedata.sidedata import Type as SideDataType
 from ..errors import InputError
 
 _FALLBACK_RATE = Fraction(25)
+_FASTEST = 1000  # above that it is the tick of a clock
 
 
 def claimed_rates(stream: av.VideoStream) -> list[Fraction]:
     """Frames per second, by several accounts, the likeliest first."""
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    return [Fraction(rate) for rate in rates if rate] or [_FALLBACK_RATE]
+    return [Fraction(rate) for rate in rates if rate and rate <= _FASTEST] or [_FALLBACK_RATE]
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
