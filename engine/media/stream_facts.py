@@ -40,6 +40,8 @@ def frames_before_cut(stream: av.VideoStream, path: str) -> int | None:
 
 def claimed_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     """How long the video is by the header; 0 where it does not tell."""
+    if container.format.name == "avi" and stream.time_base:
+        return float(stream.frames * stream.time_base)  # the duration is an estimate by size
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if "DURATION" in stream.metadata:  # Matroska: hours:minutes:seconds
