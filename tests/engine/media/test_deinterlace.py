@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from dtg_restore.engine.errors import InputError
 from dtg_restore.engine.media import open_reader
 from dtg_restore.engine.media.deinterlace import deinterlaced
 
@@ -115,3 +116,10 @@ def test_reader(
         assert "frame 0 is interlaced and is deinterlaced" in caplog.text
     with open_reader(path, 3, 5) as reader:  # the last one needs the frame behind the range
         assert all((a == b).all() for a, b in zip(reader, shown[3:5], strict=True))
+
+
+def test_fields_as_pictures_are_refused(tmp_path: Path, encode: Callable[..., Path]) -> None:
+    options = {"x265-params": "log-level=none:interlace=tff"}
+    path = encode(tmp_path / "a.mkv", "libx265", [0, 1000], **options)
+    with pytest.raises(InputError, match="each field as a picture of its own"):
+        open_reader(path)
