@@ -40,6 +40,7 @@ class VideoReader(Reader):
             first = self._first(decoded)
             self._refuse_single_fields(first)
             self._first_time = first.time
+            self._times = self._times.beginning_with(first.pts)
             self._num_turns, self._mirrored = orientation(first, path)
             self.info = self._describe(first)
             self._numbered = self._begin(first, decoded)
@@ -86,7 +87,9 @@ class VideoReader(Reader):
         """Numbered frames, from the beginning or from a place near the range."""
         if self.start < FAR:
             return enumerate(chain((first,), decoded))
-        near = frames_near(self.path, self._container, self._stream, self.start, self._decode)
+        near = frames_near(
+            self.path, self._container, self._stream, self.start, first.pts, self._decode
+        )
         if near is not None:
             return near
         self.close()  # it has been moved
