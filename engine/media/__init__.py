@@ -43,7 +43,8 @@ def open_reader(path: str | PathLike[str], start: int = 0, stop: int | None = No
     Returns
     -------
     Reader : a context manager with `info`; iterating it once yields RGB frames (3, H, W),
-        float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied.
+        float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied; interlaced
+        frames are deinterlaced.  `take_note` gives when each is shown.
 
     Raises
     ------

@@ -91,6 +91,13 @@ def test_frames_do_not_depend_on_the_beginning(flags: str) -> None:
         assert all(map(np.array_equal, part, whole[start:]))
 
 
+def test_layout_that_changes() -> None:
+    given = frames([True] * 3) + frames([True] * 3, "yuv422p")
+    shown = list(deinterlaced(enumerate(frame for _, frame in given)))
+    assert [number for number, _ in shown] == list(range(6))
+    assert [frame.format.name for _, frame in shown] == ["gray"] * 3 + ["yuv422p"] * 3
+
+
 def test_layout_that_the_filter_lacks_and_tiny_frames() -> None:
     shown = [grey(frame) for _, frame in deinterlaced(frames([True] * 4, "uyvy422"))]
     assert len(shown) == 4
