@@ -14,7 +14,7 @@ import av
 import torch
 
 from ..errors import ConfigError, EngineError, InputError
-from ..types import ColourTags, FrameNote, Part
+from ..types import HDR, ColourTags, FrameNote, Part
 from .assembly import assemble
 from .atomic import AtomicFile, check_target, hidden_name, reason
 from .audio import AudioCopy, Span
@@ -44,6 +44,8 @@ class VideoWriter(Writer):
         codec: str,
         crf: int | None,
         bit_depth: int,
+        chroma: str | None,
+        hdr: HDR | None,
         pixel_aspect: Fraction,
         time_base: Fraction | None,
         carry_from: str | None,
@@ -59,10 +61,10 @@ class VideoWriter(Writer):
             width,
             height,
             Fraction(fps),
-            pixel_format(codec, width, height, bit_depth),
+            pixel_format(codec, width, height, bit_depth, chroma),
             replace(colour, full_range=colour.full_range and ENCODERS[codec].full_range),
             pixel_aspect,
-            encoder_options(codec, crf),
+            encoder_options(codec, crf, width, hdr),
         )
         self._encoding.open()  # what it refuses is known before frames are made
         self._time_base = time_base if self._muxer not in CONSTANT_RATE else None
