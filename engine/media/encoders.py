@@ -9,7 +9,7 @@ import av
 
 from ..errors import ConfigError
 from ..types import HDR
-from .hdr import hdr_settings
+from .hdr_settings import hdr_settings
 
 # A fixed number of threads: the same frames give the same bytes on every machine.
 _NUM_THREADS = "4"
