@@ -138,12 +138,12 @@ CONTAINERS = {
     ".webm": ("webm", ("vp9", "av1")),
     ".avi": ("avi", ("ffv1",)),
 }
-# Muxers whose frames have no times of their own.
-CONSTANT_RATE = ("avi",)
+# Muxers that store neither times of frames nor what their colours mean.
+PLAIN = ("avi",)
 
 
-def muxer_for(path: str, codec: str) -> str:
-    """FFmpeg's name of the container; ConfigError if the codec or the pair is not possible."""
+def muxer_for(path: str, codec: str, chroma: str | None = None) -> str:
+    """FFmpeg's name of the container; ConfigError if it cannot hold what is asked for."""
     if codec not in ENCODERS:
         raise ConfigError(f"unknown codec {codec!r}; known: {', '.join(ENCODERS)}")
     suffix = Path(path).suffix.lower()
@@ -159,6 +159,8 @@ def muxer_for(path: str, codec: str) -> str:
             f"{codec} does not go into {suffix}: {suffix} takes {', '.join(codecs)}, "
             f"{codec} goes into {', '.join(places)}"
         )
+    if chroma is not None and muxer in PLAIN:
+        raise ConfigError(f"{suffix} does not tell how chroma {chroma} is coded; .mkv does")
     return muxer
 
 
