@@ -13,8 +13,8 @@ from os.path import realpath
 
 from ..errors import InputError
 from ..types import HDR, ClipInfo, ColourTags, Part
-from .audio import Span
 from .base import Reader, Writer
+from .cargo import Span
 from .images import ImageReader, ImageWriter
 from .paths import is_sequence_input, is_sequence_output, list_sequence, output_pattern
 from .video_reader import VideoReader
@@ -138,8 +138,8 @@ def open_writer(
         crf=crf,
         bit_depth=bit_depth,
         pixel_aspect=pixel_aspect or Fraction(1),
-        audio_from=_carried(carry_from),
-        audio_range=carry_range,
+        carry_from=_carried(carry_from),
+        carry_range=carry_range,
         overwrite=overwrite,
         finished=finished,
     )

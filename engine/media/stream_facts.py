@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import av
 from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
 
 from ..errors import InputError
 
@@ -34,6 +35,11 @@ def frames_before_cut(stream: av.VideoStream, path: str) -> int | None:
     entries = list(stream.index_entries)
     intact = [e for e in entries if e.pos + e.size <= size]
     return len(intact) if len(intact) < len(entries) else None
+
+
+def is_cover(stream: av.stream.Stream) -> bool:
+    """Whether it is a picture beside the video, as music files have it."""
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def claimed_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int | None:

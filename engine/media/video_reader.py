@@ -18,6 +18,7 @@ from .stream_facts import (
     claimed_frames,
     frame_rate,
     frames_before_cut,
+    is_cover,
     orientation,
     pixel_aspect,
 )
@@ -40,7 +41,10 @@ def open_container(path: str) -> av.container.InputContainer:
     if os.path.getsize(path) == 0:
         raise InputError(f"{path} is empty")
     try:
-        container = av.open("file:" + path, options={"protocol_whitelist": "file"})
+        # Tags are often in another encoding than they should be.
+        container = av.open(
+            "file:" + path, options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
     except PermissionError:
         raise InputError(f"{path} cannot be read: permission denied") from None
     except (av.FFmpegError, OSError, ValueError):
@@ -163,8 +167,7 @@ class VideoReader(Reader):
 
 
 def _video_stream(container: av.container.InputContainer, path: str) -> av.VideoStream:
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
+    streams = [s for s in container.streams.video if not is_cover(s)]
     if not streams:
         raise InputError(f"{path} holds no video")
     stream = streams[0]

@@ -15,15 +15,16 @@ import torch
 from ..errors import ConfigError, InputError
 from ..types import ColourTags, FrameNote, Part
 from .atomic import AtomicFile, reason
-from .audio import AudioCopy, Span
 from .base import Writer
+from .cargo import Span, survey
+from .carry import StreamCopy
 from .colour import CODE_POINTS, RGB_CODE_POINT
 from .encoders import ENCODERS, encoder_options, muxer_for, pixel_format
 from .planes import rgb_to_frame
 
 
 class VideoWriter(Writer):
-    """One video stream and, where asked for, the audio of the source."""
+    """One video stream and, where asked for, what is carried over from the source."""
 
     def __init__(
         self,
@@ -37,8 +38,8 @@ class VideoWriter(Writer):
         crf: int | None,
         bit_depth: int,
         pixel_aspect: Fraction,
-        audio_from: str | None,
-        audio_range: Span | None,
+        carry_from: str | None,
+        carry_range: Span | None,
         overwrite: bool,
         finished: Sequence[Part] = (),
     ):
@@ -49,12 +50,13 @@ class VideoWriter(Writer):
         self._fps, self._pixel_aspect = Fraction(fps), pixel_aspect
         full_range = colour.full_range and ENCODERS[codec].full_range
         self._colour = replace(colour, full_range=full_range)
-        self._audio: AudioCopy | None = None
+        self._carried: StreamCopy | None = None
         self._file = AtomicFile(path, overwrite)
         try:
             self._open()
-            if audio_from is not None:
-                self._audio = AudioCopy(audio_from, self._container, audio_range or (0, None))
+            if carry_from is not None:
+                cargo = survey(carry_from, self._muxer, carry_range or (0, None))
+                self._carried = StreamCopy(cargo, self._container)
             self._container.start_encoding()
         except BaseException:
             self.abort()
@@ -95,8 +97,8 @@ class VideoWriter(Writer):
         picture = rgb_to_frame(frame, self._pix_fmt, self._colour)
         picture.pts, picture.time_base = self.num_frames, 1 / self._fps
         with self._system_errors():
-            if self._audio:
-                self._audio.advance(float(self.num_frames / self._fps))
+            if self._carried:
+                self._carried.advance(float(self.num_frames / self._fps))
             self._container.mux(self._stream.encode(picture))
 
     @contextlib.contextmanager
@@ -113,8 +115,8 @@ class VideoWriter(Writer):
         try:
             with self._system_errors():
                 self._container.mux(self._stream.encode(None))
-                if self._audio:
-                    self._audio.advance()
+                if self._carried:
+                    self._carried.advance()
                 self._close()
         except BaseException:
             self.abort()
@@ -122,8 +124,8 @@ class VideoWriter(Writer):
         self._file.commit()
 
     def _close(self) -> None:
-        if self._audio:
-            self._audio.close()
+        if self._carried:
+            self._carried.close()
         self._container.close()
 
     def abort(self) -> None:
