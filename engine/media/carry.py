@@ -44,6 +44,7 @@ class StreamCopy:
         self._begin = -math.inf if start <= 0 else Fraction(0)
         self._end = math.inf if stop is None else Fraction(stop) - Fraction(start)
         self._last_dts: dict[int, int] = {}
+        self._damaged: set[int] = set()
         self._packets = self._in_range()
         self._next = next(self._packets, None)
 
@@ -102,7 +103,7 @@ class StreamCopy:
         return time, packet
 
     def _mux(self, packet: av.Packet) -> None:
-        """Broken time stamps of the source do not end a run: they are pushed on."""
+        """Broken time stamps or packets of the source do not end a run."""
         index = packet.stream.index
         assert packet.pts is not None and packet.dts is not None
         if index in self._last_dts:
@@ -111,7 +112,15 @@ class StreamCopy:
             packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
         packet.stream = self._streams[index]
-        self._output.mux(packet)
+        try:
+            self._output.mux(packet)
+        except (ValueError, av.InvalidDataError) as error:
+            if index not in self._damaged:
+                self._damaged.add(index)
+                name = self._output.format.name
+                log.warning(
+                    "%s: %s takes not all of track %d: %s", self._source.name, name, index, error
+                )
 
 
 def _length(packet: av.Packet) -> Fraction:
