@@ -150,6 +150,15 @@ def test_everything_is_carried_over(
         )
 
 
+def test_gaps_between_subtitles_do_not_grow(tmp_path: Path, mov: Path) -> None:
+    """The MOV muxer writes an empty text behind each; a copy of a copy has as many."""
+    counts = []
+    for path in (mov, copy(mov, tmp_path / "a.mov")):
+        with av.open(str(path)) as container:
+            counts.append(sum(p.size > 0 for p in container.demux(container.streams.subtitles)))
+    assert counts[0] == counts[1]
+
+
 def test_attachments_are_the_same_bytes(tmp_path: Path, mkv: Path) -> None:
     with av.open(str(copy(mkv, tmp_path / "a.mkv"))) as container:
         [font] = container.streams.attachments
@@ -247,22 +256,28 @@ def test_time_code_at_a_rate_without_any(
 def test_broken_sound_does_not_cost_the_video(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """MP4 wants AAC without the headers of a transport stream: one of them is damaged."""
-    source = tmp_path / "a.aac"
-    with av.open(str(source), "w", format="adts") as container:
+    """MP4 takes the header off every packet of a transport stream's AAC; one is damaged here."""
+    raw, source = tmp_path / "a.aac", tmp_path / "a.nut"
+    with av.open(str(raw), "w", format="adts") as container:
         track = container.add_stream("aac", rate=48000, layout="mono")
-        for start in range(0, 48000, 1024):
-            silence = np.zeros((1, 1024), np.float32)
-            sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
-            sound.sample_rate, sound.pts = 48000, start
-            container.mux(track.encode(sound))
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.float32), "fltp", "mono")
+        sound.sample_rate = 48000
+        container.mux(track.encode(sound))
         container.mux(track.encode(None))
-    with av.open(str(source)) as container:
-        headers = [packet.pos for packet in container.demux() if packet.size]
-    damaged = bytearray(source.read_bytes())
-    damaged[headers[20]] = 0
-    source.write_bytes(damaged)
-    target = copy(source, tmp_path / "a.mp4")
+    with av.open(str(raw)) as container, av.open(str(source), "w", format="nut") as copied:
+        track = copied.add_stream_from_template(container.streams.audio[0])
+        for number, packet in enumerate(p for p in container.demux() if p.size):
+            packet.stream = track
+            if number == 20:
+                broken = av.Packet(bytes(packet.size))
+                broken.stream, broken.time_base, broken.is_keyframe = track, packet.time_base, True
+                broken.pts, broken.dts = packet.pts, packet.dts
+                packet = broken
+            copied.mux(packet)
+    with caplog.at_level(logging.WARNING, "dtg_restore"):
+        target = copy(source, tmp_path / "a.mp4")
+    [record] = caplog.records
+    assert "mp4 takes not all of track 0" in record.message
     with av.open(str(target)) as container:
         assert sum(p.size > 0 for p in container.demux(video=0)) == 24
     assert len(content(target, "audio")) >= 40
