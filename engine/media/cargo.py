@@ -12,10 +12,10 @@ from itertools import islice
 import av
 from av.stream import Discard, Stream
 
-from .stream_facts import frame_rate, is_cover
+from .container import first_video, is_cover, open_container
+from .stream_facts import claimed_rates
 from .timecode import TIMECODE, later
 from .trial import Chapter, keeps_chapters, kept_tags, takes
-from .video_reader import open_container
 
 log = logging.getLogger("dtg_restore")
 
@@ -63,8 +63,8 @@ class Cargo:
 def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
     """Find out what FFmpeg's `muxer` holds of a clip; what is lost is named in one warning."""
     with open_container(path) as source:
-        video = main_video(source)
-        rate = frame_rate(video) if video else Fraction(25)
+        video = first_video(source)
+        rate = claimed_rates(video)[0] if video else Fraction(25)
         offered = [s for s in source.streams if s is not video and _is_content(s)]
         packets = _first_packets(source, offered)
         contents = {index: bytes(packet) for index, packet in packets.items()}
@@ -93,13 +93,9 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
         )
 
 
-def main_video(source: av.container.InputContainer) -> av.VideoStream | None:
-    return next((s for s in source.streams.video if not is_cover(s)), None)
-
-
 def video_start(source: av.container.InputContainer) -> Fraction:
     """Time stamp of the first frame in seconds."""
-    stream = main_video(source)
+    stream = first_video(source)
     if stream is None or stream.start_time is None or stream.time_base is None:
         return Fraction(0)
     return stream.start_time * stream.time_base

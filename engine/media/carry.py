@@ -11,9 +11,8 @@ import av
 from av.stream import Discard, Stream
 
 from .cargo import Cargo, stream_tags, video_start
-from .stream_facts import is_cover
+from .container import is_cover, open_container
 from .trial import set_chapters
-from .video_reader import open_container
 
 log = logging.getLogger("dtg_restore")
 

@@ -14,7 +14,7 @@ from fractions import Fraction
 import av
 from av.stream import Stream
 
-from .stream_facts import is_cover
+from .container import is_cover
 from .timecode import TIMECODE
 
 # start and stop in milliseconds, tags
