@@ -46,18 +46,19 @@ class TimeStamps:
     on_frames: bool = True
     trouble: str | None = None
 
-    def span(self, number: int, pts: int | None = None) -> tuple[Fraction, Fraction]:
-        """Seconds since the first frame, and duration, of a frame.
+    def place(self, pts: int | None, least: int) -> int:
+        """Which of the stamps a frame has: the one it carries, if that is not below `least`."""
+        if self.time_base is None or pts is None or not self.on_frames:
+            return least
+        found = bisect_left(self.stamps, pts)
+        is_known = found < len(self.stamps) and self.stamps[found] == pts
+        return max(found, least) if is_known else least
 
-        `pts` is the stamp that it carries: it tells the place where frames before it were lost.
-        """
+    def span(self, place: int) -> tuple[Fraction, Fraction]:
+        """Seconds since the first frame, and duration, of the frame with that stamp."""
         if self.time_base is None:
-            return number / self.fps, 1 / self.fps
-        if self.on_frames and pts is not None:
-            place = bisect_left(self.stamps, pts)
-            if number < place < len(self.stamps) and self.stamps[place] == pts:
-                number = place
-        begin, end = self._stamp(number), self._stamp(number + 1)
+            return place / self.fps, 1 / self.fps
+        begin, end = self._stamp(place), self._stamp(place + 1)
         return (begin - self.stamps[0]) * self.time_base, (end - begin) * self.time_base
 
     def gap(self) -> tuple[int, float] | None:
@@ -71,10 +72,10 @@ class TimeStamps:
             return None
         return lengths.index(longest), float(longest * self.time_base)
 
-    def _stamp(self, number: int) -> int:
+    def _stamp(self, place: int) -> int:
         """Also of frames behind the last one."""
-        beyond = max(0, number + 1 - len(self.stamps))
-        return self.stamps[number - beyond] + beyond * self.last_duration
+        beyond = max(0, place + 1 - len(self.stamps))
+        return self.stamps[place - beyond] + beyond * self.last_duration
 
 
 def time_stamps(path: str) -> TimeStamps:

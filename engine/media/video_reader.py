@@ -102,9 +102,11 @@ class VideoReader(Reader):
     def _frames(self) -> Iterator[torch.Tensor]:
         self._warn_of_the_file()
         centred = codec_name(self._stream) == "mjpeg"
+        place = -1  # ahead of the number where frames are lost
         for number, frame in deinterlaced(self._of_one_size(self._numbered)):
+            place = self._times.place(frame.pts, max(number, place + 1))
             if number >= self.start:
-                self._note(number, FrameNote(number, *self._times.span(number, frame.pts)))
+                self._note(number, FrameNote(number, *self._times.span(place)))
                 yield self._turn(frame_to_rgb(frame, chroma_centred=centred))
             if number + 1 == self.stop:
                 return

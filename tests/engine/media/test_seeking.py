@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dtg_restore.engine.media import open_reader, seeking, video_reader
+from dtg_restore.engine.media.h264 import only_frames
 from dtg_restore.engine.media.packet_table import packet_table
 
 NUM_FRAMES = 100
@@ -41,6 +42,8 @@ def entered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         ("a.mp4", "libx264", {"x264-params": f"{GOP}:intra-refresh=1"}, 1),
         ("a.ts", "libx264", {"bf": "2", "x264-params": GOP}, 9),
         ("a.mkv", "libx264", {"bf": "2", "flags": "+ildct+ilme", "x264-params": "tff=1"}, 0),
+        ("a.mkv", "libx264", {"x264-params": f"{GOP}:fake-interlaced=1"}, 0),
+        ("a.mov", "libx264", {"profile": "baseline", "x264-params": GOP}, 9),
         ("a.avi", "libx264", {"bf": "2"}, 0),
         ("a.h264", "libx264", {"bf": "2"}, 0),
         ("a.mp4", "libx265", {"x265-params": f"{HEVC}:open-gop=1"}, 9),
@@ -76,6 +79,17 @@ def test_same_frames(
         assert all(map(torch.equal, part, whole[start : start + 2]))
         assert note == notes[start]
     assert set(entered) == {starts > 0}
+
+
+def test_unknown_parameter_sets_allow_fields() -> None:
+    for extradata in (
+        None,
+        b"",
+        b"\1",
+        b"\1\x64\0\x0a\xff\xe1\0\x04\x67\x64\0\x0a",
+        b"\0\0\1\x67\xff",
+    ):
+        assert not only_frames(extradata)
 
 
 def test_what_the_demuxer_finds_instead_is_not_believed(
