@@ -75,6 +75,7 @@ def assemble(
         with closing(carry(container) if carry else NothingCarried()) as carried:
             container.start_encoding()
             for packet in _packets(parts, times):
+                assert packet.dts is not None
                 carried.advance(float(packet.dts * time_base))
                 packet.stream, packet.time_base = stream, time_base
                 container.mux(packet)

@@ -29,6 +29,12 @@ def _planar(
     return {sampling: _yuv(sampling, *depths) for sampling in samplings}
 
 
+_RGB: _Formats = (
+    *((8, "bgr0"), (10, "gbrp10le"), (12, "gbrp12le")),
+    *((14, "gbrp14le"), (16, "gbrp16le")),
+)
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Facts of one video codec.
@@ -36,9 +42,10 @@ class Encoder:
     Parameters
     ----------
     formats : pixel formats by sampling of the colours, its own sampling first.
-    odd : sampling for odd frame sizes, where the others have no half sample; None = it takes none.
+    odd : formats for odd frame sizes, where the others have no half sample; None = it takes none.
     narrow : (width, settings) that frames below that width need.
     crf : its default; None = the codec has none.
+    crf_among : the option whose list it stands in, where FFmpeg's own is not heard for 0.
     hdr : name of FFmpeg's option that takes mastering display and light level; None = the stream
         has no place for them.
     environment : variables that are set where they are not.
@@ -46,11 +53,12 @@ class Encoder:
 
     ffmpeg_name: str
     formats: dict[str, _Formats]
-    odd: str | None = "444"
+    odd: _Formats | None = _yuv("444", 8, 10)
     min_size: int = 1
     max_fps: int | None = None
     crf: int | None = None
     crf_max: int = 0
+    crf_among: str | None = None
     lossless: bool = False
     full_range: bool = True
     tag: str | None = None
@@ -59,11 +67,6 @@ class Encoder:
     hdr: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
-
-_RGB: _Formats = (
-    *((8, "bgr0"), (10, "gbrp10le"), (12, "gbrp12le")),
-    *((14, "gbrp14le"), (16, "gbrp16le")),
-)
 
 ENCODERS = {
     "h264": Encoder(
@@ -102,27 +105,29 @@ ENCODERS = {
         max_fps=240,
         crf=24,
         crf_max=63,
+        crf_among="svtav1-params",
         options={"preset": "8"},
         hdr="svtav1-params",
         environment={"SVT_LOG": "0"},  # the only way to silence its banner
     ),
     "prores": Encoder(
         "prores_ks",
-        # FFmpeg damages the last columns of odd widths in 4:2:2
-        {"422": ((8, "yuv422p10le"),), "444": ((8, "yuv444p10le"),)},
+        {"422": ((8, "yuv422p10le"),)},
+        odd=((8, "yuv444p10le"),),  # FFmpeg damages the last columns of odd widths in 4:2:2
         full_range=False,  # the stream has no flag for it
         options={"vendor": "apl0"},  # the profile follows the format: 422 HQ or 4444
     ),
     "prores4444": Encoder(
         "prores_ks",
         {"444": ((8, "yuv444p10le"),)},
+        odd=((8, "yuv444p10le"),),
         full_range=False,
         options={"vendor": "apl0"},
     ),
     "ffv1": Encoder(
         "ffv1",
         {"rgb": _RGB, **_planar(8, 10, 12, 16)},
-        odd="rgb",
+        odd=_RGB,
         lossless=True,
         min_size=2,
         options={"level": "3", "slices": "4", "slicecrc": "1", "g": "1"},
@@ -138,12 +143,12 @@ CONTAINERS = {
     ".webm": ("webm", ("vp9", "av1")),
     ".avi": ("avi", ("ffv1",)),
 }
-# Muxers whose frames have no times of their own.
-CONSTANT_RATE = ("avi",)
+# Muxers that store neither times of frames nor what their colours mean.
+PLAIN = ("avi",)
 
 
-def muxer_for(path: str, codec: str) -> str:
-    """FFmpeg's name of the container; ConfigError if the codec or the pair is not possible."""
+def muxer_for(path: str, codec: str, chroma: str | None = None) -> str:
+    """FFmpeg's name of the container; ConfigError if it cannot hold what is asked for."""
     if codec not in ENCODERS:
         raise ConfigError(f"unknown codec {codec!r}; known: {', '.join(ENCODERS)}")
     suffix = Path(path).suffix.lower()
@@ -159,6 +164,8 @@ def muxer_for(path: str, codec: str) -> str:
             f"{codec} does not go into {suffix}: {suffix} takes {', '.join(codecs)}, "
             f"{codec} goes into {', '.join(places)}"
         )
+    if chroma is not None and muxer in PLAIN:
+        raise ConfigError(f"{suffix} does not tell how chroma {chroma} is coded; .mkv does")
     return muxer
 
 
@@ -173,16 +180,19 @@ def pixel_format(codec: str, width: int, height: int, bit_depth: int, chroma: st
             f"{codec} takes frames from {encoder.min_size}x{encoder.min_size} on, "
             f"not {width}x{height}; h264 takes any size"
         )
-    names = _available(encoder)[_sampling(codec, width, height, chroma)]
-    wide_enough = [name for bits, name in names if bits >= bit_depth]
-    return wide_enough[0] if wide_enough else names[-1][1]
+    formats = _formats(codec, width, height, chroma)
+    # Some builds of FFmpeg's libraries have fewer bits than others.
+    built = {form.name for form in av.Codec(encoder.ffmpeg_name, "w").video_formats or ()}
+    formats = tuple(entry for entry in formats if entry[1] in built) or formats
+    wide_enough = [name for bits, name in formats if bits >= bit_depth]
+    return wide_enough[0] if wide_enough else formats[-1][1]
 
 
-def _sampling(codec: str, width: int, height: int, chroma: str | None) -> str:
+def _formats(codec: str, width: int, height: int, chroma: str | None) -> _Formats:
     encoder = ENCODERS[codec]
-    if chroma is not None and chroma not in encoder.formats:
-        known = ", ".join(name for name in encoder.formats if name != "rgb")
-        raise ConfigError(f"{codec} has no chroma {chroma!r}; it has {known}")
+    known = [sampling for sampling in encoder.formats if sampling != "rgb"]
+    if chroma is not None and chroma not in known:
+        raise ConfigError(f"{codec} has no chroma {chroma!r}; it has {', '.join(known)}")
     is_odd = bool(width % 2 or height % 2)
     if is_odd and encoder.odd is None:
         raise ConfigError(
@@ -191,18 +201,9 @@ def _sampling(codec: str, width: int, height: int, chroma: str | None) -> str:
         )
     if is_odd and chroma in ("420", "422"):
         raise ConfigError(f"chroma {chroma} needs even frame sizes, not {width}x{height}")
-    if chroma is None and is_odd and encoder.odd is not None:
-        return encoder.odd
-    return chroma or next(iter(encoder.formats))
-
-
-def _available(encoder: Encoder) -> dict[str, _Formats]:
-    """Some builds of FFmpeg's libraries have fewer bits than others."""
-    built = {form.name for form in av.Codec(encoder.ffmpeg_name, "w").video_formats or ()}
-    return {
-        sampling: tuple(entry for entry in names if entry[1] in built) or names
-        for sampling, names in encoder.formats.items()
-    }
+    if is_odd and chroma is None:
+        return encoder.odd or ()
+    return encoder.formats[chroma or next(iter(encoder.formats))]
 
 
 def encoder_options(
@@ -217,8 +218,10 @@ def encoder_options(
         raise ConfigError(f"crf {crf} is outside 0..{encoder.crf_max} of {codec}")
     quality = crf if crf is not None else encoder.crf
     options = {"threads": _NUM_THREADS, **encoder.options}
-    if quality is not None:
+    if quality is not None and encoder.crf_among is None:
         options["crf"] = str(quality)
+    elif quality is not None and encoder.crf_among is not None:
+        options = _joined(options, {encoder.crf_among: f"crf={quality}"})
     narrow_width, narrow = encoder.narrow
     if width < narrow_width:
         options = _joined(options, narrow)
