@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..types import HDR, ClipInfo, ColourTags, Part
-from .audio import Span
 from .base import Reader, Writer
+from .cargo import Span
 from .images import ImageReader, ImageWriter
 from .paths import is_sequence_input, is_sequence_output, list_sequence, output_pattern
 from .video_reader import VideoReader
