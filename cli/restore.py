@@ -49,17 +49,26 @@ def restore(
     codec: Annotated[
         str,
         typer.Option(
-            metavar="h264|hevc|prores|ffv1|av1",
+            metavar="h264|hevc|vp9|av1|prores|prores4444|ffv1",
             help="Codec of a video; ffv1 is lossless. tiny, which is none of a video, is short "
             "for --vae tiny.",
             rich_help_panel=_OUTPUT,
         ),
     ] = VIDEO_CODEC,
+    chroma: Annotated[
+        str | None,
+        typer.Option(
+            metavar="420|422|444",
+            help="Sampling of the colours of a video, where its codec has a choice.",
+            show_default="the codec's own",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     crf: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Quality of h264, hevc and av1: lower is better and larger.",
+            help="Quality of h264, hevc, vp9 and av1: lower is better and larger.",
             show_default="the codec's, visually lossless",
             rich_help_panel=_OUTPUT,
         ),
@@ -77,7 +86,12 @@ def restore(
     """Restore a video or a sequence of pictures."""
     if codec == TINY:
         codec, config = VIDEO_CODEC, _with_tiny_vae(config)
-    output: dict[str, Any] = {"codec": codec, "crf": crf, "overwrite": overwrite}
+    output: dict[str, Any] = {
+        "codec": codec,
+        "chroma": chroma,
+        "crf": crf,
+        "overwrite": overwrite,
+    }
     with make_reporter(progress) as reporter:
         from ..engine.restorer import Restorer
 
