@@ -69,6 +69,7 @@ def test_help_of_embed(cli) -> None:
     [
         (["export"], EXPORT),
         (["inspect"], {"json", "debug", "help"}),
+        (["shots"], {"output", "overwrite", "progress", "debug", "help"}),
         (["cache", "list"], {"json", "debug", "help"}),
         (["cache", "prune"], {"older-than", "all", "debug", "help"}),
     ],
@@ -83,7 +84,17 @@ def test_help_of_bundles(cli, command: list[str], options: set[str]) -> None:
 def test_commands(cli) -> None:
     result = cli("--help")
     assert result.code == 0 and "Exit codes" in result.out
-    commands = ("restore", "plan", "export", "inspect", "cache", "embed", "info", "--version")
+    commands = (
+        "restore",
+        "plan",
+        "shots",
+        "export",
+        "inspect",
+        "cache",
+        "embed",
+        "info",
+        "--version",
+    )
     assert all(name in result.out for name in commands)
     shown = cli()
     assert shown.code == 2 and "Usage" in shown.out + shown.err
@@ -118,6 +129,7 @@ sys.exit(code)
         (["export", "--tile", "big"], 2),
         (["export", "--refit"], 2),
         (["inspect", "--help"], 0),
+        (["shots", "--help"], 0),
         (["cache", "prune"], 2),
     ],
 )
