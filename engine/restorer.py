@@ -200,7 +200,7 @@ class Restorer:
         if would_replace(target, source):
             raise ConfigError(f"input and output are the same: {os.fspath(source)}")
         info = probe(source, stop)
-        shots = (0,)
+        shots: tuple[int, ...] = (0,)
         if (plan := self.plan(info.height, info.width)) is not None:
             how = self.config.shots
             shots = shots_of(how, source, info, plan.grid, stop, on_progress, cancel)

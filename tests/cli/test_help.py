@@ -39,6 +39,7 @@ MORE = {
     "tile-batch",
     "tau-floor",
     "shift",
+    "shots",
     "color-match",
     "help",
 }
@@ -69,7 +70,7 @@ def test_help_of_embed(cli) -> None:
     [
         (["export"], EXPORT),
         (["inspect"], {"json", "debug", "help"}),
-        (["shots"], {"output", "overwrite", "progress", "debug", "help"}),
+        (["shots"], {"output", "overwrite", "shots", "progress", "debug", "help"}),
         (["cache", "list"], {"json", "debug", "help"}),
         (["cache", "prune"], {"older-than", "all", "debug", "help"}),
     ],
@@ -95,7 +96,7 @@ def test_commands(cli) -> None:
         "info",
         "--version",
     )
-    assert all(name in result.out for name in commands)
+    assert all(name in result.out for name in (*commands, "--version"))
     shown = cli()
     assert shown.code == 2 and "Usage" in shown.out + shown.err
     assert cli("--version").out == f"dtg-restore {dtg_restore.__version__}\n"
