@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,6 +234,7 @@ def main() -> None:
               f"recall {row['recall']:.3f}")  # fmt: skip
     if options.json:
         settings = {"films": options.films, "seed": options.seed, "size": [HEIGHT, WIDTH]}
+        settings["scenedetect"] = version("scenedetect")
         result = {"provenance": provenance(), "settings": settings, "rows": rows}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
