@@ -132,10 +132,12 @@ def _check(
     """Whatever can be wrong with the files is found before the models are loaded."""
     from ..engine.media import open_writer, probe, would_replace
     from ..engine.media.atomic import AtomicFile
+    from ..engine.shots import given_shots
     from ..engine.sr import sr_facts
     from ..kernels import check_environment
 
     check_environment()
+    given_shots(config.shots)
     if report is not None and any(would_replace(report, path) for path in (source, target)):
         raise ConfigError(f"--report is {report!r}: that is the input or the output")
     info = probe(source, frames and frames[1] + 1)
