@@ -34,13 +34,17 @@ def refusals_named(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, wait: Callable[[], None] | None) -> Iterator[bool]:
+def locked(
+    path: Path, wait: Callable[[], None] | None, target: Path | None = None
+) -> Iterator[bool]:
     """Hold the lock file `path` alone among all processes; it is made where it is not there.
 
     `wait` is called once before we wait for another process; None: we do not wait, and the value
     is whether the lock was had.  The file's time of change is when it was last waited for.
+    InputError, naming `target` where it is given, where the file cannot be written.
     """
-    descriptor = _opened(path)
+    with refusals_named(target or path):
+        descriptor = _opened(path)
     try:
         held = try_lock(descriptor)
         if not held and wait is None:
@@ -50,7 +54,7 @@ def locked(path: Path, wait: Callable[[], None] | None) -> Iterator[bool]:
             wait()  # type: ignore[misc]
             lock(descriptor)
         if not is_there(descriptor, path):  # whoever held it has removed it
-            with locked(path, wait) as held:
+            with locked(path, wait, target) as held:
                 yield held
             return
         if wait is not None:
@@ -85,11 +89,10 @@ def is_there(descriptor: int, path: Path) -> bool:
 
 
 def _opened(path: Path) -> int:
-    with refusals_named(path):
-        while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # the folder was removed between the two calls
-                return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the folder was removed between the two calls
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
 def _elsewhere(name: object, folder: Path) -> bool:
