@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from os import PathLike, fspath
 from os.path import realpath
+from pathlib import Path
 
 from ..errors import InputError
 from ..types import HDR, ClipInfo, ColourTags, Part
@@ -138,9 +139,11 @@ def open_writer(
         crf=crf,
         bit_depth=bit_depth,
         pixel_aspect=pixel_aspect or Fraction(1),
-        audio_from=_carried(carry_from),
-        audio_range=carry_range,
+        time_base=time_base,
+        carry_from=_carried(carry_from),
+        carry_range=carry_range,
         overwrite=overwrite,
+        workspace=None if workspace is None else Path(workspace),
         finished=finished,
     )
 

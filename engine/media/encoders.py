@@ -27,6 +27,7 @@ class Encoder:
     crf: int | None = None
     crf_max: int = 0
     lossless: bool = False
+    max_fps: int | None = None
     full_range: bool = True
     tag: str | None = None
     options: dict[str, str] = field(default_factory=dict)
@@ -58,10 +59,11 @@ ENCODERS = {
         ((8, "yuv420p"), (10, "yuv420p10le")),
         even_only=True,
         min_size=4,
+        max_fps=240,
         crf=24,
         crf_max=63,
         options={"preset": "8"},
-        environment={"SVT_LOG": "1"},  # the only way to silence its banner: errors alone
+        environment={"SVT_LOG": "0"},  # the only way to silence its banner
     ),
     "prores": Encoder(
         "prores_ks",
@@ -88,6 +90,8 @@ CONTAINERS = {
     ".webm": ("webm", ("av1",)),
     ".avi": ("avi", ("ffv1",)),
 }
+# Muxers whose frames have no times of their own.
+CONSTANT_RATE = ("avi",)
 
 
 def muxer_for(path: str, codec: str) -> str:
