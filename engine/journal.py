@@ -50,6 +50,11 @@ class Journal:
         self.facts: dict[str, Any] = {}
         self.begun = was_begun(folder)
 
+    @property
+    def num_frames(self) -> int:
+        """Of the finished parts."""
+        return self.parts[-1].stop if self.parts else 0
+
     @classmethod
     @contextmanager
     def open(
