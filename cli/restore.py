@@ -63,17 +63,26 @@ def restore(
     codec: Annotated[
         str,
         typer.Option(
-            metavar="h264|hevc|prores|ffv1|av1",
+            metavar="h264|hevc|vp9|av1|prores|prores4444|ffv1",
             help="Codec of a video; ffv1 is lossless. tiny, which is none of a video, is short "
             "for --vae tiny.",
             rich_help_panel=_OUTPUT,
         ),
     ] = VIDEO_CODEC,
+    chroma: Annotated[
+        str | None,
+        typer.Option(
+            metavar="420|422|444",
+            help="Sampling of the colours of a video, where its codec has a choice.",
+            show_default="the codec's own",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     crf: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Quality of h264, hevc and av1: lower is better and larger.",
+            help="Quality of h264, hevc, vp9 and av1: lower is better and larger.",
             show_default="the codec's, visually lossless",
             rich_help_panel=_OUTPUT,
         ),
@@ -96,7 +105,7 @@ def restore(
         from ..engine.restorer import Restorer
 
         keep_freed_memory()
-        output = {"codec": codec, "crf": crf}
+        output = {"codec": codec, "chroma": chroma, "crf": crf}
         job = Job(source, target, *frame_range(frames), output, overwrite, resume)
         _check(job, config, report)
         restorer = Restorer.load(config)

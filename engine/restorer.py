@@ -164,6 +164,7 @@ class Restorer:
         *,
         frames: tuple[int, int] | None = None,
         codec: str = "h264",
+        chroma: str | None = None,
         crf: int | None = None,
         overwrite: bool = False,
         resume: bool = True,
@@ -205,7 +206,7 @@ class Restorer:
             os.fspath(target),
             start,
             stop,
-            {"codec": codec, "crf": crf},
+            {"codec": codec, "chroma": chroma, "crf": crf},
             overwrite,
             resume,
         )

@@ -89,8 +89,8 @@ def open_writer(
     path : a video file; or, for PNG files, a folder (existing, with a trailing slash, or any name
         without a suffix: `000000.png`, ...) or a pattern `dir/%04d.png`, `dir/####.png`.
     colour : matrix and range of the YUV samples that are written, and tags; usually the source's.
-    codec : h264, hevc, av1, prores or ffv1 (lossless RGB).
-    crf : quality of h264, hevc, av1; None = a visually lossless default.
+    codec : h264, hevc, vp9, av1, prores (422 HQ), prores4444 or ffv1 (lossless, RGB by itself).
+    crf : quality of h264, hevc, vp9, av1; None = a visually lossless default.
     bit_depth : of the source; above 8 the 10-bit format of the codec (ffv1: up to 16; PNG: 16).
     chroma : "420", "422" or "444": sampling of the colours of a YUV video; None = the codec's own.
     time_base : frames have the times of their notes, in this unit; None = a constant rate.
@@ -138,6 +138,8 @@ def open_writer(
         codec=codec,
         crf=crf,
         bit_depth=bit_depth,
+        chroma=chroma,
+        hdr=hdr,
         pixel_aspect=pixel_aspect or Fraction(1),
         time_base=time_base,
         carry_from=_carried(carry_from),

@@ -18,6 +18,8 @@ from ..errors import EngineError
 from .encoding import Encoding
 from .packets import Entry, codec_header, entries, packets
 
+_FINEST_AUDIO = 48000
+
 
 class Carried(Protocol):
     """Streams of the source that are copied beside the video."""
@@ -65,7 +67,7 @@ def assemble(
     """
     times = ClipTimes(entry for part in parts for entry in entries(part))
     # Output must not depend on the day or on a random number: no time stamps, no unique ids.
-    options = {"fflags": "+bitexact", **_muxer_options(muxer)}
+    options = {"fflags": "+bitexact", **_muxer_options(muxer, time_base)}
     with av.open(f"file:{target}", "w", format=muxer, container_options=options) as container:
         stream = encoding.add_to(container)
         stream.time_base = time_base
@@ -73,6 +75,7 @@ def assemble(
         with closing(carry(container) if carry else NothingCarried()) as carried:
             container.start_encoding()
             for packet in _packets(parts, times):
+                assert packet.dts is not None
                 carried.advance(float(packet.dts * time_base))
                 packet.stream, packet.time_base = stream, time_base
                 container.mux(packet)
@@ -143,5 +146,11 @@ def _check_headers(parts: Sequence[Path], expected: bytes) -> None:
             raise EngineError(f"{part} was made by another version or setting of the encoder")
 
 
-def _muxer_options(muxer: str) -> dict[str, str]:
-    return {"movflags": "+faststart"} if muxer in ("mp4", "mov") else {}
+def _muxer_options(muxer: str, time_base: Fraction) -> dict[str, str]:
+    if muxer not in ("mp4", "mov"):
+        return {}
+    ticks = time_base.denominator
+    while ticks < _FINEST_AUDIO:
+        ticks *= 2
+    # The default of a millisecond cuts a part of the last frame off.
+    return {"movflags": "+faststart", "movie_timescale": str(ticks)}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import cast
 
 import av
 
 from ..errors import ConfigError
-from ..types import ColourTags
+from ..types import HDR, ColourTags
 from .colour import CODE_POINTS, RGB_CODE_POINT
 from .encoders import ENCODERS
+from .stream_template import open_template
 
 
 @dataclass(frozen=True)
@@ -31,39 +31,21 @@ class Encoding:
     colour: ColourTags
     pixel_aspect: Fraction = Fraction(1)
     options: dict[str, str] = field(default_factory=dict)
+    hdr: HDR | None = None
 
     def open(self) -> av.VideoCodecContext:
         """A new encoder; ConfigError where it refuses the frames."""
-        name = ENCODERS[self.codec].ffmpeg_name
-        context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
-        context.flags |= av.codec.context.Flags.global_header
-        return self._opened(context)
-
-    def add_to(self, container: av.container.OutputContainer) -> av.VideoStream:
-        """A stream for packets that encoders of this kind have made."""
-        name = ENCODERS[self.codec].ffmpeg_name
-        stream = cast(av.VideoStream, container.add_stream(name, rate=self.fps))
-        tag = ENCODERS[self.codec].tag
-        if tag and container.format.name in ("mp4", "mov"):
-            stream.codec_context.codec_tag = tag
-        self._opened(stream.codec_context)
-        return stream
-
-    def _opened(self, context: av.VideoCodecContext) -> av.VideoCodecContext:
         encoder = ENCODERS[self.codec]
         for name, value in encoder.environment.items():
             os.environ.setdefault(name, value)
+        context = av.CodecContext.create(encoder.ffmpeg_name, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        self._describe(context)
         context.options = dict(self.options)
-        context.width, context.height, context.pix_fmt = self.width, self.height, self.pix_fmt
-        context.framerate = min(self.fps, encoder.max_fps or self.fps)
+        context.framerate = min(self.fps, Fraction(encoder.max_fps or self.fps))
         context.time_base = 1 / context.framerate
-        context.sample_aspect_ratio = self.pixel_aspect
         # Output must not depend on the day or on a random number: no time stamps, no unique ids.
-        context.flags |= av.codec.context.Flags.bitexact
-        is_rgb = not self.pix_fmt.startswith("yuv")
-        context.colorspace = RGB_CODE_POINT if is_rgb else CODE_POINTS[self.colour.matrix]
-        context.color_range = 2 if is_rgb or self.colour.full_range else 1
-        context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer
+        context.flags |= av.codec.context.Flags.bitexact | av.codec.context.Flags.global_header
         try:
             context.open()
         except (av.FFmpegError, OSError, ValueError):
@@ -71,3 +53,26 @@ class Encoding:
                 f"{self.codec} cannot encode {self.width}x{self.height} {self.pix_fmt}"
             ) from None
         return context
+
+    def add_to(self, container: av.container.OutputContainer) -> av.VideoStream:
+        """A stream for packets that encoders of this kind have made."""
+        made_by = self.open()
+        with open_template(self.codec, self.hdr) as template:
+            stream = container.add_stream_from_template(template.streams.video[0], opaque=True)
+        context = stream.codec_context
+        self._describe(context)
+        context.framerate = self.fps
+        context.extradata, context.level = made_by.extradata, made_by.level
+        if made_by.profile:
+            context.profile = made_by.profile
+        is_quicktime = container.format.name in ("mp4", "mov")
+        context.codec_tag = (is_quicktime and ENCODERS[self.codec].tag) or made_by.codec_tag
+        return stream
+
+    def _describe(self, context: av.VideoCodecContext) -> None:
+        context.width, context.height, context.pix_fmt = self.width, self.height, self.pix_fmt
+        context.sample_aspect_ratio = self.pixel_aspect
+        is_rgb = not self.pix_fmt.startswith("yuv")
+        context.colorspace = RGB_CODE_POINT if is_rgb else CODE_POINTS[self.colour.matrix]
+        context.color_range = 2 if is_rgb or self.colour.full_range else 1
+        context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer

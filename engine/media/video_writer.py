@@ -14,12 +14,12 @@ import av
 import torch
 
 from ..errors import ConfigError, EngineError, InputError
-from ..types import ColourTags, FrameNote, Part
+from ..types import HDR, ColourTags, FrameNote, Part
 from .assembly import assemble
 from .atomic import AtomicFile, check_target, hidden_name, reason
 from .audio import AudioCopy, Span
 from .base import Writer
-from .encoders import CONSTANT_RATE, ENCODERS, encoder_options, muxer_for, pixel_format
+from .encoders import ENCODERS, PLAIN, encoder_options, muxer_for, pixel_format
 from .encoding import Encoding
 from .packets import SUFFIX
 from .part_writer import PartWriter
@@ -44,6 +44,8 @@ class VideoWriter(Writer):
         codec: str,
         crf: int | None,
         bit_depth: int,
+        chroma: str | None,
+        hdr: HDR | None,
         pixel_aspect: Fraction,
         time_base: Fraction | None,
         carry_from: str | None,
@@ -53,20 +55,21 @@ class VideoWriter(Writer):
         finished: Sequence[Part] = (),
     ):
         super().__init__(path, width, height, finished)
-        self._muxer = muxer_for(path, codec)
+        self._muxer = muxer_for(path, codec, chroma)
         self._encoding = Encoding(
             codec,
             width,
             height,
             Fraction(fps),
-            pixel_format(codec, width, height, bit_depth),
+            pixel_format(codec, width, height, bit_depth, chroma),
             replace(colour, full_range=colour.full_range and ENCODERS[codec].full_range),
             pixel_aspect,
-            encoder_options(codec, crf),
+            encoder_options(codec, crf, width, hdr),
+            hdr,
         )
         self._encoding.open()  # what it refuses is known before frames are made
-        self._time_base = time_base if self._muxer not in CONSTANT_RATE else None
-        self._loses_times = time_base is not None and self._time_base is None
+        self._time_base = time_base if self._muxer not in PLAIN else None
+        self._lost = list(self._what_is_lost(bit_depth, colour, time_base, hdr))
         self._latest: int | None = None  # tick of the last frame
         self._carry_from, self._carry_range = carry_from, carry_range
         self._part: PartWriter | None = None
@@ -108,10 +111,24 @@ class VideoWriter(Writer):
             raise ConfigError("a clip whose rate varies is written with the times of its frames")
         return round(note.time / self._time_base), round(note.duration / self._time_base)
 
+    def _what_is_lost(
+        self, bit_depth: int, colour: ColourTags, time_base: Fraction | None, hdr: HDR | None
+    ) -> Iterator[str]:
+        bits = av.VideoFormat(self._encoding.pix_fmt).components[0].bits
+        if bits < min(bit_depth, 10):
+            yield f"{self._encoding.codec} has {bits} bits here, the source has {bit_depth}"
+        facts = {
+            "the times of the frames": time_base is not None,
+            "HDR metadata": hdr is not None,
+            "primaries and transfer": (colour.primaries, colour.transfer) != (2, 2),
+        }
+        names = [name for name, is_there in facts.items() if is_there]
+        if self._muxer in PLAIN and names:
+            yield f"{self._muxer} has no place for {', '.join(names)}: dropped"
+
     def _say_what_is_lost(self) -> None:
-        if self._loses_times:
-            self._loses_times = False
-            log.warning("%s has a constant rate: the times of the frames are lost", self.path)
+        while self._lost:
+            log.warning("%s: %s", self.path, self._lost.pop(0))
 
     def _part_name(self) -> str:
         return f"{self.parts[-1].stop if self.parts else 0:09d}{SUFFIX}"
