@@ -20,7 +20,7 @@ from .signals import Stopped
 from .text import plural
 
 if TYPE_CHECKING:
-    from ..engine.file_run import Job
+    from ..engine.job import Job
 
 _OUTPUT = "Output"
 VIDEO_CODEC = "h264"
@@ -101,12 +101,17 @@ def restore(
     if codec == TINY:
         codec, config = VIDEO_CODEC, _with_tiny_vae(config)
     with make_reporter(progress) as reporter:
-        from ..engine.file_run import Job, frame_range, restore_file
+        from ..engine.file_run import restore_file
+        from ..engine.job import Job, frame_range
         from ..engine.restorer import Restorer
 
         keep_freed_memory()
         output = {"codec": codec, "chroma": chroma, "crf": crf}
-        job = Job(source, target, *frame_range(frames), output, overwrite, resume)
+        job = Job(
+            *(source, target, *frame_range(frames), output),
+            overwrite=overwrite,
+            resume=resume,
+        )
         _check(job, config, report)
         restorer = Restorer.load(config)
         reporter.begin()
@@ -125,7 +130,7 @@ def _with_tiny_vae(config: RestoreConfig) -> RestoreConfig:
 
 def _check(job: Job, config: RestoreConfig, report: str | None) -> None:
     """Whatever can be wrong with the files is found before the models are loaded."""
-    from ..engine.file_run import check_files
+    from ..engine.job import check_files
     from ..engine.media import would_replace
     from ..engine.media.atomic import AtomicFile
     from ..kernels import check_environment

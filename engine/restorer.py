@@ -20,7 +20,8 @@ from .config import RestoreConfig
 from .cores import use_threads
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import ConfigError, InputError
-from .file_run import Job, frame_range, restore_file
+from .file_run import restore_file
+from .job import Job, frame_range
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
@@ -166,6 +167,8 @@ class Restorer:
         codec: str = "h264",
         chroma: str | None = None,
         crf: int | None = None,
+        color_space: str | None = None,
+        output_color_space: str | None = None,
         overwrite: bool = False,
         resume: bool = True,
         on_progress: OnProgress | None = None,
@@ -181,7 +184,9 @@ class Restorer:
         ----------
         source, target : see `media.open_reader` and `media.open_writer`.
         frames : (first, last), inclusive and 0-based, clamped to the clip; None = all.
-        codec, crf : see `media.open_writer`.
+        codec, chroma, crf : see `media.open_writer`.
+        color_space : of the source's pictures, by name; see `media.open_reader`.
+        output_color_space : that the result's pictures are written in; None = `color_space`.
         overwrite : replace what exists.
         resume : go on with what an unfinished run has left; False discards it.
         on_progress : called with `Progress` after every step and frame; one call at a time, but
@@ -207,6 +212,8 @@ class Restorer:
             start,
             stop,
             {"codec": codec, "chroma": chroma, "crf": crf},
+            color_space,
+            output_color_space,
             overwrite,
             resume,
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 from dtg_restore.engine import timeline
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.errors import EngineError, InputError, Interrupted, OutOfMemory
-from dtg_restore.engine.file_run import Job
+from dtg_restore.engine.job import Job
 from dtg_restore.engine.journal import Journal
 from dtg_restore.engine.media import open_reader
 from dtg_restore.engine.refine import Refiner
