@@ -42,7 +42,8 @@ def restore(
         str,
         typer.Argument(
             metavar="OUTPUT",
-            help="A video (.mp4 .mov .mkv .webm .avi), or a folder or pattern for PNG pictures.",
+            help="A video (.mp4 .mov .mkv .webm .avi), or pictures: a folder, or a pattern such as "
+            "out/%04d.exr (.png .tif .exr .dpx .jpg).",
             show_default=False,
         ),
     ],
@@ -87,6 +88,25 @@ def restore(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    color_space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colour space of the pictures of INPUT, such as ACEScg; by a name of "
+            "OpenColorIO's standard configuration.",
+            show_default="linear for floating point, else sRGB",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    output_color_space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colour space of the pictures that are written.",
+            show_default="that of INPUT",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     report: Annotated[
         str | None,
         typer.Option(
@@ -109,6 +129,8 @@ def restore(
         output = {"codec": codec, "chroma": chroma, "crf": crf}
         job = Job(
             *(source, target, *frame_range(frames), output),
+            color_space=color_space,
+            output_color_space=output_color_space,
             overwrite=overwrite,
             resume=resume,
         )

@@ -150,7 +150,6 @@ def open_writer(
             overwrite=overwrite,
             colour_space=colour_space,
             source=None if carry_from is None else fspath(carry_from),
-            workspace=None if workspace is None else fspath(workspace),
             finished=finished,
         )
     if colour_space is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from glob import escape
-from pathlib import Path
 
 from torch import Tensor
 
@@ -21,7 +19,6 @@ from .picture_samples import Samples
 log = logging.getLogger("dtg_restore")
 
 _PQ_OR_HLG = (16, 18)
-_RECORD = "pictures.txt"
 _NO_NOTE = FrameNote(0)
 
 
@@ -36,7 +33,6 @@ class ImageWriter(Writer):
     ----------
     source : clip that the frames are made of: a folder gets pictures of its type.
     last_number : no picture behind it will be written; None = unknown.
-    workspace : holds a record of what was written, so that a process that goes on may replace it.
     """
 
     def __init__(
@@ -52,7 +48,6 @@ class ImageWriter(Writer):
         last_number: int | None = None,
         colour_space: str | None = None,
         source: str | None = None,
-        workspace: str | None = None,
         finished: Sequence[Part] = (),
     ):
         super().__init__(path, width, height, finished)
@@ -70,8 +65,6 @@ class ImageWriter(Writer):
             self._pattern.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make {self._pattern.folder}: {reason(error)}") from None
-        self._record = None if workspace is None else Path(workspace) / _RECORD
-        self._own = self._claimed()
         self._check_target(last_number)
 
     def _write(self, frame: Tensor, note: FrameNote | None) -> None:
@@ -82,9 +75,7 @@ class ImageWriter(Writer):
             frame, note, self._pattern.suffix, self._bit_depth, self._space, self._coded
         )
         self._warn_of_loss(samples)
-        self._claim(file.name)
-        replaces = self._overwrite or file.name in self._own
-        write_picture(AtomicFile(file, replaces), *samples.for_file())
+        write_picture(AtomicFile(file, self._overwrite), *samples.for_file())
         self._names.append(file.name)
 
     def _end_part(self) -> tuple[tuple[str, int], ...]:
@@ -116,31 +107,15 @@ class ImageWriter(Writer):
 
     # -- what stands in the folder ----------------------------------------------------------------
 
-    def _claim(self, name: str) -> None:
-        """Note a picture before it is written: it is this run's, even if the process ends."""
-        if self._record is not None:
-            with self._record.open("a") as record:
-                record.write(f"{name}\n")
-
-    def _claimed(self) -> set[str]:
-        """Pictures of this run and of the one that it goes on with; leftovers of theirs go."""
-        names = {name for part in self.parts for name, _ in part.files}
-        if self._record is not None and self._record.exists():
-            names.update(self._record.read_text().splitlines())
-        for name in names:
-            stem, suffix = Path(name).stem, Path(name).suffix
-            for rest in self._pattern.folder.glob(f".{escape(stem)}.*.part{suffix}"):
-                rest.unlink(missing_ok=True)
-        return names
-
     def _check_target(self, last_number: int | None) -> None:
         """InputError now rather than after the first chunk: for pictures in the way, and where
         nothing can be written."""
         pattern = self._pattern
+        own = {name for part in self.parts for name, _ in part.files}
         for found in sorted(file.name for file in pattern.folder.iterdir()):
             number = pattern.number(found)
             in_range = number is not None and self._first <= number
             in_range = in_range and (last_number is None or number <= last_number)
-            if in_range and not self._overwrite and found not in self._own:
+            if in_range and not self._overwrite and found not in own:
                 raise InputError(f"{pattern.folder / found} exists already, and overwrite is off")
         AtomicFile(pattern.file(self._first), overwrite=True).abort()
