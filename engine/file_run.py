@@ -19,6 +19,7 @@ from .journal import Journal
 from .media import Reader, Writer
 from .overlap import ahead, behind
 from .run import Cancel, OnProgress, Run
+from .shots import find_shots, given_shots
 from .sr.frames import FrameSR
 from .timeline import Timeline
 from .types import ClipInfo, Progress
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtg_restore")
 
-# Facts of a journal: what was made smaller, and from which frame on; all frames are finished.
-LESS_MEMORY, COMPLETE = "less_memory", "complete"
+# Facts of a journal: the shots; what was made smaller, and from which frame on; that all frames are
+# finished.
+SHOTS, LESS_MEMORY, COMPLETE = "shots", "less_memory", "complete"
 
 
 def restore_file(
@@ -83,17 +85,39 @@ class _FileRun:
         return smaller._go_on()
 
     def _go_on(self) -> tuple[Run, Writer]:
-        size, done = (self.info.height, self.info.width), self.journal.num_frames
-        on_progress = self.on_progress and partial(_tell_behind, done, self.on_progress)
-        run = self.restorer.run(size, on_progress, self.cancel)
-        scale = self.restorer.scale
-        with self.job.open_writer(self.info, scale, self.journal.begun, self.journal) as writer:
-            self.journal.begin()
-            if not self.journal.facts.get(COMPLETE):
+        journal, scale = self.journal, self.restorer.scale
+        with self.job.open_writer(self.info, scale, journal.begun, journal) as writer:
+            journal.begin()
+            run = self._begin()
+            if not journal.facts.get(COMPLETE):
                 self._write_frames(run, writer)
                 self._end_part(writer)
-                self.journal.note(**{COMPLETE: True})
+                journal.note(**{COMPLETE: True})
         return run, writer
+
+    def _begin(self) -> Run:
+        size = self.info.height, self.info.width
+        if SHOTS not in self.journal.facts:
+            self.journal.note(**{SHOTS: self._find_shots()})
+        done = self.journal.num_frames
+        on_progress = self.on_progress and partial(_tell_behind, done, self.on_progress)
+        shots = tuple(self.journal.facts[SHOTS])
+        return self.restorer.run(size, shots, on_progress, self.cancel)
+
+    def _find_shots(self) -> tuple[int, ...]:
+        """As far as the frames of the run depend on them."""
+        plan = self.restorer.plan(self.info.height, self.info.width)
+        if plan is None:  # every frame for itself
+            return (0,)
+        given = given_shots(self.restorer.config.shots)
+        if given is not None:
+            return given
+        job, stop = self.job, self.job.stop
+        if stop is not None:  # the chunk of the last frame may be cut behind it
+            stop += plan.grid.length
+        return find_shots(
+            *(job.source, self.info, stop, self.on_progress, self.cancel, job.color_space)
+        )
 
     def _write_frames(self, run: Run, writer: Writer) -> None:
         """Those that no part has yet."""
@@ -109,11 +133,10 @@ class _FileRun:
         stops = (self.job.stop, self.info.readable)
         if any(stop is not None and start >= stop for stop in stops):
             raise BeyondEnd
-        timeline = Timeline(run.plan.grid if run.plan else None)
-        first = timeline.first_frame(start)
+        first = run.timeline.first_frame(start)
         with self.job.open_reader(first, self.info.readable) as reader:
             decoded = ahead(run.clock.timed("decode", reader))
-            put = partial(self._put, timeline, reader, writer)
+            put = partial(self._put, run.timeline, reader, writer)
             encode = partial(run.clock.call, "encode", put)
             with closing(decoded), behind(encode) as write:
                 for frame in run.frames(decoded, start, self.job.stop, self.info.num_frames):

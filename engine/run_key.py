@@ -21,6 +21,7 @@ from .config import RestoreConfig
 from .devices import resolve_device
 from .errors import InputError
 from .media.paths import is_sequence_input, list_sequence
+from .shots import given_shots
 
 ENDS = 1 << 20  # bytes at either end of a video that are read for its fingerprint
 FILES = ("backbone", "sr", "vae", "prompt_embeds")  # settings that may name files
@@ -50,6 +51,7 @@ def run_key(
         **output,
         **machine,
         **versions,
+        "shots": given_shots(config.shots) or config.shots,
         "frames": frames,
         "the input": fingerprint(source),
         "the program": engine_sources_sha256(),
