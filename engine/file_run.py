@@ -174,7 +174,7 @@ def _smaller(restorer: Restorer, change: Mapping[str, Any], info: ClipInfo) -> R
     size = info.height, info.width
     if change["stage"] == "upscale" and isinstance(restorer.sr, FrameSR):
         sr = restorer.sr.smaller(*size)
-        return sr and replace(restorer, sr=sr)
+        return None if sr is None else replace(restorer, sr=sr)
     if change["tile"] is None:
         return None
     restorer = restorer.configure(tile=tuple(change["tile"]))
