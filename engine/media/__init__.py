@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from os import PathLike, fspath
 from os.path import realpath
+from pathlib import Path
 
 from ..errors import ConfigError, InputError
 from ..types import HDR, ClipInfo, ColourTags, Part
@@ -104,8 +105,8 @@ def open_writer(
         .exr, .dpx, .jpg), or a folder (existing, with a trailing slash, or any name without a
         suffix) that gets `000000.png` and so on, of the type of the pictures that `carry_from` is.
     colour : matrix and range of the YUV samples that are written, and tags; usually the source's.
-    codec : h264, hevc, av1, prores or ffv1 (lossless RGB).
-    crf : quality of h264, hevc, av1; None = a visually lossless default.
+    codec : h264, hevc, vp9, av1, prores (422 HQ), prores4444 or ffv1 (lossless, RGB by itself).
+    crf : quality of h264, hevc, vp9, av1; None = a visually lossless default.
     bit_depth : of the source; above 8 the 10-bit format of the codec (ffv1: up to 16).  Pictures:
         PNG and TIFF 8 or 16, DPX 10, 12 or 16, EXR half or, for 32, float.
     chroma : "420", "422" or "444": sampling of the colours of a YUV video; None = the codec's own.
@@ -162,10 +163,14 @@ def open_writer(
         codec=codec,
         crf=crf,
         bit_depth=bit_depth,
+        chroma=chroma,
+        hdr=hdr,
         pixel_aspect=pixel_aspect or Fraction(1),
-        audio_from=_carried(carry_from),
-        audio_range=carry_range,
+        time_base=time_base,
+        carry_from=_carried(carry_from),
+        carry_range=carry_range,
         overwrite=overwrite,
+        workspace=None if workspace is None else Path(workspace),
         finished=finished,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from math import isfinite
 from types import TracebackType
 
@@ -47,6 +48,10 @@ class Reader(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def time_of(self, index: int) -> Fraction:
+        """Seconds from the clip's first frame to frame `index`."""
+        return index / self.info.fps
 
     def _note(self, index: int, note: FrameNote) -> None:
         """To be called before frame `index` is yielded."""
