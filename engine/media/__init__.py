@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, InputError
 from ..types import HDR, ClipInfo, ColourTags, Part
-from .audio import Span
 from .base import Reader, Writer
+from .cargo import Span
 from .image_writer import ImageWriter
 from .images import ImageReader
 from .paths import is_sequence_input, is_sequence_output, list_sequence, output_pattern

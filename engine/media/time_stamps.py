@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -45,24 +46,36 @@ class TimeStamps:
     on_frames: bool = True
     trouble: str | None = None
 
-    def span(self, number: int, pts: int | None = None) -> tuple[Fraction, Fraction]:
-        """Seconds since the first frame, and duration, of a frame.
+    def place(self, pts: int | None, least: int) -> int:
+        """Which of the stamps a frame has: the one it carries, if that is not below `least`."""
+        if self.time_base is None or pts is None or not self.on_frames:
+            return least
+        found = bisect_left(self.stamps, pts)
+        is_known = found < len(self.stamps) and self.stamps[found] == pts
+        return max(found, least) if is_known else least
 
-        `pts` is the stamp that it carries: it tells the place where frames before it were lost.
-        """
+    def span(self, place: int) -> tuple[Fraction, Fraction]:
+        """Seconds since the first frame, and duration, of the frame with that stamp."""
         if self.time_base is None:
-            return number / self.fps, 1 / self.fps
-        if self.on_frames and pts is not None:
-            place = bisect_left(self.stamps, pts)
-            if number < place < len(self.stamps) and self.stamps[place] == pts:
-                number = place
-        begin, end = self._stamp(number), self._stamp(number + 1)
+            return place / self.fps, 1 / self.fps
+        begin, end = self._stamp(place), self._stamp(place + 1)
         return (begin - self.stamps[0]) * self.time_base, (end - begin) * self.time_base
 
-    def _stamp(self, number: int) -> int:
+    def gap(self) -> tuple[int, float] | None:
+        """The frame shown longest and for how long, where all others are nearly regular."""
+        lengths = [b - a for a, b in pairwise(self.stamps)]
+        if not lengths:
+            return None
+        usual, longest = sorted(lengths)[len(lengths) // 2], max(lengths)
+        regular = sum(abs(length - usual) <= 0.1 * usual for length in lengths)
+        if longest < 5 * usual or regular < 0.9 * len(lengths) or self.time_base is None:
+            return None
+        return lengths.index(longest), float(longest * self.time_base)
+
+    def _stamp(self, place: int) -> int:
         """Also of frames behind the last one."""
-        beyond = max(0, number + 1 - len(self.stamps))
-        return self.stamps[number - beyond] + beyond * self.last_duration
+        beyond = max(0, place + 1 - len(self.stamps))
+        return self.stamps[place - beyond] + beyond * self.last_duration
 
 
 def time_stamps(path: str) -> TimeStamps:
@@ -119,20 +132,30 @@ def regular_rate(
         return None
     mean = (len(stamps) - 1) / (span * time_base)
     near = (Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001))
-    for rate in (*claimed, *near, mean.limit_denominator(1001)):
-        if rate > 0 and _is_on_grid(stamps, time_base, rate):
-            return rate
+    usual = [rate for rate in claimed if rate.denominator in (1, 1001)]
+    rates = dict.fromkeys((*usual, *near, *claimed, mean.limit_denominator(1001)))
+    for by_tick in (True, False):  # the finer measure tells 24 from 23.976 in a short clip
+        for rate in filter(None, rates):
+            # Only a rate that is known may have been rounded to a clock as coarse as its frames.
+            coarse = rate not in claimed and 4 * time_base * rate > 1
+            jitter = min(_JITTER, 1 / (4 * rate))
+            if by_tick:
+                jitter = Fraction(0) if coarse else time_base
+            if _is_on_grid(stamps, time_base, rate, jitter):
+                return rate
     return None
 
 
-def _is_on_grid(stamps: Sequence[int], time_base: Fraction, rate: Fraction) -> bool:
-    # In units in which ticks and periods are whole numbers.
+def _is_on_grid(
+    stamps: Sequence[int], time_base: Fraction, rate: Fraction, jitter: Fraction
+) -> bool:
+    """Whether no stamp is `jitter` seconds off, or 0 where it is exact."""
+    # In units in which ticks, periods and seconds are whole numbers.
     tick = time_base.numerator * rate.numerator
     period = rate.denominator * time_base.denominator
-    seconds = rate.numerator * time_base.denominator
-    allowed = max(tick - 1, min(int(_JITTER * seconds), period // 4))
+    limit = max(1, math.ceil(jitter * rate.numerator * time_base.denominator))
     first = stamps[0]
-    return all(abs((s - first) * tick - i * period) <= allowed for i, s in enumerate(stamps))
+    return all(abs((s - first) * tick - i * period) < limit for i, s in enumerate(stamps))
 
 
 def _varying(
@@ -155,8 +178,8 @@ def _index(stream: av.VideoStream, path: str) -> list[int]:
     if "avi" not in name and ("mp4" not in name or has_fragments(path)):
         return []
     entries = list(stream.index_entries)
-    if "avi" in name and len(entries) > stream.frames:
-        return []
+    if "avi" in name and len(entries) != stream.frames:
+        return []  # what was seen when the file was opened
     stamps = [e.timestamp for e in entries if e.size > 0 and not e.is_discard]
     return stamps if all(a < b for a, b in pairwise(stamps)) else []
 

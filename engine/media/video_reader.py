@@ -102,9 +102,11 @@ class VideoReader(Reader):
     def _frames(self) -> Iterator[torch.Tensor]:
         self._warn_of_the_file()
         centred = codec_name(self._stream) == "mjpeg"
+        place = -1  # ahead of the number where frames are lost
         for number, frame in deinterlaced(self._of_one_size(self._numbered)):
+            place = self._times.place(frame.pts, max(number, place + 1))
             if number >= self.start:
-                self._note(number, FrameNote(number, *self._times.span(number, frame.pts)))
+                self._note(number, FrameNote(number, *self._times.span(place)))
                 yield self._turn(frame_to_rgb(frame, chroma_centred=centred))
             if number + 1 == self.stop:
                 return
@@ -124,11 +126,15 @@ class VideoReader(Reader):
             yield number, frame
 
     def _warn_of_the_file(self) -> None:
-        if self._times.trouble:
-            log.warning("%s %s: they are made regular", self.path, self._times.trouble)
-        begin, duration = self._times.span(max(0, self._times.num_frames - 1))
-        claimed, held = claimed_seconds(self._container, self._stream), float(begin + duration)
-        if held < claimed * 0.95 - 0.5 and self.stop is None:
+        times = self._times
+        if times.trouble:
+            log.warning("%s %s: they are made regular", self.path, times.trouble)
+        gap = times.gap()
+        if gap:
+            log.warning("%s: frame %d lasts %.2f s, frames may be lost behind it", self.path, *gap)
+        claimed = claimed_seconds(self._container, self._stream)
+        held = float(sum(times.span(max(0, times.num_frames - 1))))
+        if self.stop is None and claimed - held > max(2.5 / times.fps, 0.05 * claimed):
             log.warning(
                 "%s is cut short: it announces %.1f s of video and holds %.1f s",
                 *(self.path, claimed, held),
