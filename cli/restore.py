@@ -36,7 +36,8 @@ def restore(
         str,
         typer.Argument(
             metavar="OUTPUT",
-            help="A video (.mp4 .mov .mkv .webm .avi), or a folder or pattern for PNG pictures.",
+            help="A video (.mp4 .mov .mkv .webm .avi), or pictures: a folder, or a pattern such as "
+            "out/%04d.exr (.png .tif .exr .dpx .jpg).",
             show_default=False,
         ),
     ],
@@ -73,6 +74,25 @@ def restore(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    color_space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colour space of the pictures of INPUT, such as ACEScg; by a name of "
+            "OpenColorIO's standard configuration.",
+            show_default="linear for floating point, else sRGB",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    output_color_space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colour space of the pictures that are written.",
+            show_default="that of INPUT",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     report: Annotated[
         str | None,
         typer.Option(
@@ -92,6 +112,7 @@ def restore(
         "crf": crf,
         "overwrite": overwrite,
     }
+    output |= {"color_space": color_space, "output_color_space": output_color_space}
     with make_reporter(progress) as reporter:
         from ..engine.restorer import Restorer
 
@@ -130,7 +151,7 @@ def _check(
     output: dict[str, Any],
 ) -> None:
     """Whatever can be wrong with the files is found before the models are loaded."""
-    from ..engine.media import open_writer, probe, would_replace
+    from ..engine.media import open_reader, open_writer, probe, would_replace
     from ..engine.media.atomic import AtomicFile
     from ..engine.sr import sr_facts
     from ..kernels import check_environment
@@ -138,7 +159,12 @@ def _check(
     check_environment()
     if report is not None and any(would_replace(report, path) for path in (source, target)):
         raise ConfigError(f"--report is {report!r}: that is the input or the output")
-    info = probe(source, frames and frames[1] + 1)
+    output = output.copy()
+    color_space = output.pop("color_space")
+    stop = frames and frames[1] + 1
+    info = probe(source, stop, color_space)
+    with open_reader(source, frames[0] if frames else 0, stop, color_space) as reader:
+        numbers = reader.first_number, reader.last_number
     scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
     open_writer(
         target,
@@ -147,6 +173,10 @@ def _check(
         fps=info.fps,
         colour=info.colour,
         bit_depth=info.bit_depth,
+        carry_from=source,
+        first_number=numbers[0],
+        last_number=numbers[1],
+        colour_space=output.pop("output_color_space"),
         **output,
     ).abort()
     if report is not None:

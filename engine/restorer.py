@@ -171,6 +171,8 @@ class Restorer:
         codec: str = "h264",
         chroma: str | None = None,
         crf: int | None = None,
+        color_space: str | None = None,
+        output_color_space: str | None = None,
         overwrite: bool = False,
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
@@ -181,6 +183,8 @@ class Restorer:
         ----------
         source, target : see `media.open_reader` and `media.open_writer`.
         frames : (first, last), inclusive and 0-based, clamped to the clip; None = all.
+        color_space : of the source's pictures, by name; see `media.open_reader`.
+        output_color_space : that the result's pictures are written in; None = `color_space`.
         on_progress : called with `Progress` after every step and frame; one call at a time, but
             not always from the thread that called this.
         cancel : asked after every step and frame; True ends the run.
@@ -199,12 +203,14 @@ class Restorer:
         start, stop = _range(frames)
         if would_replace(target, source):
             raise ConfigError(f"input and output are the same: {os.fspath(source)}")
-        info = probe(source, stop)
+        info = probe(source, stop, color_space)
+        with open_reader(source, start, stop, color_space) as chosen:
+            numbers = chosen.first_number, chosen.last_number
         run = self._run((info.height, info.width), on_progress, cancel)
         grid = None if run.plan is None else run.plan.grid
         try:
             with (
-                open_reader(source, first_frame(start, grid), info.readable) as reader,
+                open_reader(source, first_frame(start, grid), info.readable, color_space) as reader,
                 open_writer(
                     target,
                     width=info.width * self.scale,
@@ -218,12 +224,18 @@ class Restorer:
                     pixel_aspect=info.pixel_aspect,
                     carry_from=source,
                     carry_range=(start / info.fps, None if stop is None else stop / info.fps),
-                    first_number=reader.first_number + start - reader.start,
+                    first_number=numbers[0],
+                    last_number=numbers[1],
                     overwrite=overwrite,
+                    colour_space=output_color_space,
                 ) as writer,
             ):
                 decoded = ahead(run.clock.timed("decode", reader))
-                encode = partial(run.clock.call, "encode", writer.write)
+
+                def put(frame: Tensor) -> None:
+                    writer.write(frame, reader.take_note(start + writer.num_frames))
+
+                encode = partial(run.clock.call, "encode", put)
                 with closing(decoded), behind(encode) as write:
                     for frame in run.frames(decoded, start, stop, info.num_frames):
                         write(frame)

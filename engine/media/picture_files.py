@@ -1,0 +1,172 @@
+"""One picture file, read and written as planes, through OpenImageIO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import OpenImageIO as oiio
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .atomic import AtomicFile
+
+FLOATS = (oiio.HALF, oiio.FLOAT, oiio.DOUBLE)
+_TYPES = {oiio.UINT8: "uint8", oiio.UINT16: "uint16", oiio.HALF: "half"}
+MAX_NUMBER = 1 << 24  # the greatest integer that float32, and OpenImageIO on its way, holds exactly
+_ID_SCALE = float((1 << 32) - 1)  # how OpenImageIO sees integers as fractions
+_TOP_LEFT = 1  # the orientation that needs no turning
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Planes (H, W) by channel name: float32, or float16 where the file holds that.
+
+    Integer samples are fractions of their peak; those of 32 bits are numbers, as identifiers.
+    """
+
+    spec: oiio.ImageSpec
+    planes: dict[str, Tensor]
+
+
+def open_picture(path: Path) -> oiio.ImageInput:
+    """A file whose header was read; InputError if it is missing or no picture."""
+    hints = oiio.ImageSpec()
+    # Colours as they are stored, whether or not they were multiplied by alpha.
+    hints.attribute("oiio:UnassociatedAlpha", 1)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    file = oiio.ImageInput.open(str(path), hints)
+    if file is None:
+        oiio.geterror()
+        raise InputError(f"{path} is not a readable picture")
+    if file.spec().deep:
+        raise InputError(f"{path} is a deep picture: flatten it first")
+    return file
+
+
+def read_header(path: Path) -> oiio.ImageSpec:
+    """What a file says of itself, the right way up."""
+    file = open_picture(path)
+    return _upright(file)
+
+
+def read_picture(path: Path) -> Picture:
+    """Decode one picture, the right way up; InputError if it is damaged."""
+    file = open_picture(path)
+    spec = file.spec()
+    formats = spec.channelformats or (spec.format,) * spec.nchannels
+    planes = {}
+    for begin, end in _runs(formats):
+        samples = _read(file, begin, end, formats[begin], _bits(spec))
+        if samples is None:
+            raise InputError(f"{path} is not a readable picture")
+        for name, plane in zip(spec.channelnames[begin:end], samples, strict=True):
+            planes[name] = _turned(plane, spec.get_int_attribute("Orientation", _TOP_LEFT))
+    return Picture(_upright(file), planes)
+
+
+def write_picture(file: AtomicFile, spec: oiio.ImageSpec, planes: list[Tensor]) -> None:
+    """Write planes (H, W), as `read_picture` gives them, and give the file its name.
+
+    `spec` says the type of each and how many bits of an integer count (`oiio:BitsPerSample`).
+    """
+    formats = spec.channelformats or (spec.format,) * spec.nchannels
+    values = [_to_file(p, f, _bits(spec)) for p, f in zip(planes, formats, strict=True)]
+    try:
+        output = oiio.ImageOutput.create(str(file.path))
+        done = output is not None and output.open(str(file.path), spec)
+        done = done and output.write_image(np.stack(values, -1))
+        # Closed in any case: some formats find a full disk only now.
+        closed = output is not None and output.close()
+        if not (done and closed):
+            cause = (output.geterror() if output else oiio.geterror()).strip().split("\n")[0]
+            raise InputError(f"cannot write {file.target}: {cause or 'the disk refused it'}")
+    except BaseException:  # a signal, too
+        file.abort()
+        raise
+    file.commit()
+
+
+def bit_depth(spec: oiio.ImageSpec) -> int:
+    """Bits of a sample: 8 to 16 for integers, 16 for half and 32 for float."""
+    kind = spec.format.basetype
+    if kind in (oiio.UINT8, oiio.UINT16):
+        return max(8, _bits(spec))
+    return 16 if kind == oiio.HALF else 32
+
+
+def holds_floats(spec: oiio.ImageSpec) -> bool:
+    return spec.format.basetype in FLOATS
+
+
+def _bits(spec: oiio.ImageSpec) -> int:
+    size = spec.format.basesize() * 8
+    return min(spec.get_int_attribute("oiio:BitsPerSample", size), size)
+
+
+def _runs(formats: tuple[oiio.TypeDesc, ...]) -> list[tuple[int, int]]:
+    """Neighbouring channels of one type."""
+    starts = [i for i, f in enumerate(formats) if i == 0 or f != formats[i - 1]]
+    return list(zip(starts, (*starts[1:], len(formats)), strict=True))
+
+
+def _read(
+    file: oiio.ImageInput, begin: int, end: int, form: oiio.TypeDesc, bits: int
+) -> list[Tensor] | None:
+    """Channels `begin .. end - 1`; None if the file is damaged."""
+    kind = _TYPES.get(form.basetype, "double" if form.basetype == oiio.UINT32 else "float")
+    pixels = file.read_image(0, 0, begin, end, kind)
+    if pixels is None or file.has_error:  # JPEG has pixels and an error where it was cut short
+        file.geterror()
+        return None
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    if kind == "double":
+        return list(torch.from_numpy(np.round(planes * _ID_SCALE).astype(np.float32)))
+    if kind in ("half", "float"):
+        return list(torch.from_numpy(planes))
+    samples = torch.from_numpy(planes.astype(np.float32))
+    peak, stored = float(2**bits - 1), float(np.iinfo(planes.dtype).max)
+    if peak != stored:  # 10 bits in 16
+        samples = (samples * (peak / stored)).round_()
+    return list(samples / peak)
+
+
+def _to_file(plane: Tensor, form: oiio.TypeDesc, bits: int) -> np.ndarray:
+    if form.basetype == oiio.UINT32:
+        return plane.double().numpy() / _ID_SCALE
+    if form.basetype in FLOATS:
+        return plane.float().numpy()
+    peak = float(2**bits - 1)
+    code = (plane.float().nan_to_num(0).clamp(0, 1) * peak).round()
+    stored = float((1 << form.basesize() * 8) - 1)
+    kind = np.uint8 if form.basetype == oiio.UINT8 else np.uint16
+    return (code if peak == stored else (code * (stored / peak)).round()).numpy().astype(kind)
+
+
+def _turned(plane: Tensor, orientation: int) -> Tensor:
+    """Undo an orientation of TIFF and Exif: 5 to 8 lie on their side."""
+    if orientation > 4:
+        plane = plane.T
+    mirrored = [d for d, those in ((-1, (2, 3, 6, 7)), (-2, (3, 4, 7, 8))) if orientation in those]
+    return plane.flip(mirrored).contiguous() if mirrored else plane.contiguous()
+
+
+def _upright(file: oiio.ImageInput) -> oiio.ImageSpec:
+    """The header of the turned picture; windows other than the picture itself for EXR alone."""
+    spec = oiio.ImageSpec(file.spec())
+    orientation = spec.get_int_attribute("Orientation", _TOP_LEFT)
+    if orientation > 4:
+        spec.width, spec.height = spec.height, spec.width
+        aspect = spec.get_float_attribute("PixelAspectRatio", 1.0)
+        spec.attribute("PixelAspectRatio", 1 / aspect if aspect > 0 else 1.0)
+    if orientation != _TOP_LEFT:
+        spec.attribute("Orientation", _TOP_LEFT)
+    if file.format_name() != "openexr":
+        spec.x = spec.y = spec.full_x = spec.full_y = 0
+        spec.full_width, spec.full_height = spec.width, spec.height
+    return spec
