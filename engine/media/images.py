@@ -26,8 +26,8 @@ from .beside import outside, placed
 from .colour import default_matrix
 from .colour_spaces import check_space, convert, is_scene_light, model_space
 from .paths import list_sequence
-from .picture_files import MAX_NUMBER, Picture, bit_depth, holds_floats, read_header, read_picture
-from .picture_spec import Window, colour_names, is_number, windows
+from .picture_files import MAX_NUMBER, Picture, holds_floats, read_header, read_picture
+from .picture_spec import Window, bit_depth, colour_names, is_number, windows
 from .tone import TOP, to_curve
 
 log = logging.getLogger("dtg_restore")
@@ -66,8 +66,9 @@ class ImageReader(Reader):
         spec = read_header(first)
         data, self._display = windows(spec)
         self._canvas = data.union(self._display)
-        self.info = self._describe(spec)
-        self._warn_of_parts(spec, colour_names(spec, str(first)))
+        colours = colour_names(spec, str(first))
+        self.info = self._describe(spec, colours)
+        self._warn_of_parts(spec, colours)
 
     def close(self) -> None:
         pass
@@ -124,7 +125,7 @@ class ImageReader(Reader):
             raise InputError(f"{file} is {data.union(display)}, the first picture {self._canvas}")
         return data
 
-    def _describe(self, spec: oiio.ImageSpec) -> ClipInfo:
+    def _describe(self, spec: oiio.ImageSpec, colours: Sequence[str]) -> ClipInfo:
         height = self._canvas.height
         cicp = spec.getattribute("CICP") or (2, 2)
         return ClipInfo(
@@ -133,7 +134,7 @@ class ImageReader(Reader):
             height=height,
             fps=_rate(spec),
             num_frames=len(self._files),
-            bit_depth=bit_depth(spec),
+            bit_depth=bit_depth(spec, colours),
             colour=ColourTags(
                 default_matrix(height), primaries=int(cicp[0]), transfer=int(cicp[1])
             ),

@@ -12,6 +12,7 @@ from ..errors import ConfigError, InputError
 WRITTEN_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".dpx", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".bmp", ".webp")
 _COUNTER = re.compile(r"%0?(\d*)d|(#+)")
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part(\.\w+)")
 _LAST_DIGITS = re.compile(r"(\d+)(?=\D*$)")
 
 
@@ -86,6 +87,17 @@ def _suffix_like(source: str | None) -> str:
         return ".png"
     suffix = list_sequence(source)[0][1].suffix.lower()
     return suffix if suffix in WRITTEN_SUFFIXES else ".png"
+
+
+def remove_leftovers(pattern: SequencePattern, first: int, last: int | None) -> None:
+    """Remove what a killed process has left of writing the pictures `first .. last`."""
+    if not pattern.folder.is_dir():
+        return
+    for file in pattern.folder.glob(f".*{pattern.suffix}"):
+        match = _LEFTOVER.fullmatch(file.name)
+        number = pattern.number(f"{match[1]}{match[2]}") if match else None
+        if number is not None and first <= number and (last is None or number <= last):
+            file.unlink(missing_ok=True)
 
 
 def list_sequence(path: str) -> list[tuple[int, Path]]:

@@ -62,7 +62,7 @@ def read_picture(path: Path) -> Picture:
     formats = spec.channelformats or (spec.format,) * spec.nchannels
     planes = {}
     for begin, end in _runs(formats):
-        samples = _read(file, begin, end, formats[begin], _bits(spec))
+        samples = _read(file, begin, end, formats[begin], bits_of(spec))
         if samples is None:
             raise InputError(f"{path} is not a readable picture")
         for name, plane in zip(spec.channelnames[begin:end], samples, strict=True):
@@ -76,7 +76,7 @@ def write_picture(file: AtomicFile, spec: oiio.ImageSpec, planes: list[Tensor]) 
     `spec` says the type of each and how many bits of an integer count (`oiio:BitsPerSample`).
     """
     formats = spec.channelformats or (spec.format,) * spec.nchannels
-    values = [_to_file(p, f, _bits(spec)) for p, f in zip(planes, formats, strict=True)]
+    values = [_to_file(p, f, bits_of(spec)) for p, f in zip(planes, formats, strict=True)]
     try:
         output = oiio.ImageOutput.create(str(file.path))
         done = output is not None and output.open(str(file.path), spec)
@@ -92,19 +92,12 @@ def write_picture(file: AtomicFile, spec: oiio.ImageSpec, planes: list[Tensor]) 
     file.commit()
 
 
-def bit_depth(spec: oiio.ImageSpec) -> int:
-    """Bits of a sample: 8 to 16 for integers, 16 for half and 32 for float."""
-    kind = spec.format.basetype
-    if kind in (oiio.UINT8, oiio.UINT16):
-        return max(8, _bits(spec))
-    return 16 if kind == oiio.HALF else 32
-
-
 def holds_floats(spec: oiio.ImageSpec) -> bool:
     return spec.format.basetype in FLOATS
 
 
-def _bits(spec: oiio.ImageSpec) -> int:
+def bits_of(spec: oiio.ImageSpec) -> int:
+    """How many bits of an integer sample count."""
     size = spec.format.basesize() * 8
     return min(spec.get_int_attribute("oiio:BitsPerSample", size), size)
 

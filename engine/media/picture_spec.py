@@ -9,7 +9,7 @@ from typing import NamedTuple
 import OpenImageIO as oiio
 
 from ..errors import InputError
-from .picture_files import FLOATS
+from .picture_files import FLOATS, bits_of
 
 # Attributes that describe how the source's samples were stored, not the picture.
 _STORAGE = (
@@ -118,6 +118,12 @@ def colour_names(spec: oiio.ImageSpec, path: str) -> tuple[str, ...]:
     if any(_format(spec, name).basetype == oiio.UINT32 for name in rgb):
         raise InputError(f"{path} holds colours of 32-bit integers: save them as half or float")
     return rgb
+
+
+def bit_depth(spec: oiio.ImageSpec, colours: Sequence[str]) -> int:
+    """Bits of a sample of the colours: 8 to 16 for integers, 16 for half and 32 for float."""
+    kind = max(_format(spec, name).size() for name in colours) * 8
+    return kind if spec.format.basetype in FLOATS else min(kind, max(8, bits_of(spec)))
 
 
 def alpha_name(colours: Sequence[str]) -> str:
