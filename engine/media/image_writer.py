@@ -75,7 +75,8 @@ class ImageWriter(Writer):
             frame, note, self._pattern.suffix, self._bit_depth, self._space, self._coded
         )
         self._warn_of_loss(samples)
-        write_picture(AtomicFile(file, self._overwrite), *samples.for_file())
+        spec, planes = samples.for_file()
+        write_picture(AtomicFile(file, self._overwrite), spec, planes)
         self._names.append(file.name)
 
     def _end_part(self) -> tuple[tuple[str, int], ...]:

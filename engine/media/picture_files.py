@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import OpenImageIO as oiio
@@ -11,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .atomic import AtomicFile
+from .atomic import AtomicFile, reason
 
 FLOATS = (oiio.HALF, oiio.FLOAT, oiio.DOUBLE)
 _TYPES = {oiio.UINT8: "uint8", oiio.UINT16: "uint16", oiio.HALF: "half"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 MAX_NUMBER = 1 << 24  # the greatest integer that float32, and OpenImageIO on its way, holds exactly
 _ID_SCALE = float((1 << 32) - 1)  # how OpenImageIO sees integers as fractions
 _TOP_LEFT = 1  # the orientation that needs no turning
@@ -37,10 +44,11 @@ def open_picture(path: Path) -> oiio.ImageInput:
     # Colours as they are stored, whether or not they were multiplied by alpha.
     hints.attribute("oiio:UnassociatedAlpha", 1)
     try:
-        path.open("rb").close()
+        with path.open("rb") as stored:
+            whole = stored.read(8) != _PNG or _is_whole_png(stored)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    file = oiio.ImageInput.open(str(path), hints)
+    file = oiio.ImageInput.open(str(path), hints) if whole else None
     if file is None:
         oiio.geterror()
         raise InputError(f"{path} is not a readable picture")
@@ -75,21 +83,58 @@ def write_picture(file: AtomicFile, spec: oiio.ImageSpec, planes: list[Tensor]) 
 
     `spec` says the type of each and how many bits of an integer count (`oiio:BitsPerSample`).
     """
-    formats = spec.channelformats or (spec.format,) * spec.nchannels
-    values = [_to_file(p, f, bits_of(spec)) for p, f in zip(planes, formats, strict=True)]
     try:
-        output = oiio.ImageOutput.create(str(file.path))
-        done = output is not None and output.open(str(file.path), spec)
-        done = done and output.write_image(np.stack(values, -1))
-        # Closed in any case: some formats find a full disk only now.
-        closed = output is not None and output.close()
-        if not (done and closed):
-            cause = (output.geterror() if output else oiio.geterror()).strip().split("\n")[0]
-            raise InputError(f"cannot write {file.target}: {cause or 'the disk refused it'}")
+        content = _encoded(spec, planes, file.target.name)
+        file.path.write_bytes(content)
+    except OSError as error:
+        file.abort()
+        raise InputError(f"cannot write {file.target}: {reason(error)}") from None
     except BaseException:  # a signal, too
         file.abort()
         raise
     file.commit()
+
+
+def _encoded(spec: oiio.ImageSpec, planes: list[Tensor], name: str) -> bytes:
+    """The bytes of a file called `name`.
+
+    In memory first: on a full disk libjpeg would end the process, and libpng say nothing.
+    """
+    formats = spec.channelformats or (spec.format,) * spec.nchannels
+    values = [_to_file(p, f, bits_of(spec)) for p, f in zip(planes, formats, strict=True)]
+    with _scratch_file() as (file, path):
+        output = oiio.ImageOutput.create(name)
+        done = output is not None and output.open(path, spec)
+        done = done and output.write_image(np.stack(values, -1)) and output.close()
+        error = output.geterror() if output else oiio.geterror()
+        if not done:
+            raise InputError(f"cannot write {name}: {error.strip()}")
+        content = file.read()
+    # DPX holds its own name (100 bytes, SMPTE 268M).
+    own = name.encode()[:99].ljust(100, b"\0")
+    return content[:36] + own + content[136:] if name.lower().endswith(".dpx") else content
+
+
+@contextmanager
+def _scratch_file() -> Iterator[tuple[BinaryIO, str]]:
+    """A file and its path; in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("picture"), "rb") as file:
+            yield file, f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile() as named:
+            yield named.file, named.name
+
+
+def _is_whole_png(file: BinaryIO) -> bool:
+    """Whether all chunks are there and undamaged: libpng would tell the terminal of others."""
+    while len(head := file.read(8)) == 8:
+        content = head[4:] + file.read(int.from_bytes(head[:4], "big"))
+        if int.from_bytes(file.read(4), "big") != zlib.crc32(content):
+            return False
+        if head[4:] == b"IEND":
+            return True
+    return False
 
 
 def holds_floats(spec: oiio.ImageSpec) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -266,7 +268,7 @@ def test_written_types(
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "exr", "dpx", "jpg", "bmp", "webp"])
-def test_truncated(tmp_path: Path, suffix: str) -> None:
+def test_truncated(tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str) -> None:
     rng = np.random.default_rng(0)
     planes = {name: rng.integers(0, 256, (80, 90)).astype(np.uint8) for name in "RGB"}
     file = tmp_path / f"a_1.{suffix}"
@@ -277,6 +279,7 @@ def test_truncated(tmp_path: Path, suffix: str) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
     with pytest.raises(InputError, match=f"a_1.{suffix} is not a readable picture"):
         list(open_reader(file))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -366,3 +369,22 @@ def test_a_folder_gets_the_type_of_the_source(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.0007.exr", {"R": plane, "G": plane, "B": plane}, "half")
     copy(tmp_path / "in", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["000007.exr"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "exr", "dpx", "jpg"])
+def test_full_disk(tmp_path: Path, suffix: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        noise = torch.rand(3, 300, 300)
+        writer = open_writer(
+            disk / f"%d.{suffix}", width=300, height=300, fps=Fraction(24), colour=ColourTags()
+        )
+        with pytest.raises(InputError, match=f"cannot write .*0.{suffix}: ."), writer:
+            writer.write(noise)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
