@@ -54,8 +54,9 @@ def open_reader(
     Returns
     -------
     Reader : a context manager with `info`; iterating it once yields RGB frames (3, H, W),
-        float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied.  Linear light
-        is under the curve of `media/tone.py`.
+        float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied; interlaced
+        frames are deinterlaced; linear light is under the curve of `media/tone.py`.  `take_note`
+        gives when each is shown.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import math
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 import av
 
 from .container import has_fragments, open_container, video_stream
-from .packet_table import packet_table
+from .packet_table import PacketTable, packet_table
 from .stream_facts import claimed_rates
 
 # A container that counts milliseconds moves a frame by up to 1 ms off the grid.
@@ -32,7 +32,7 @@ class TimeStamps:
     fps : the constant rate, or the average one.
     num_frames : in the container, by its index or its packets.
     time_base : unit of the stamps in seconds; None where the rate is constant.
-    stamps : ascending, of all frames; empty where the rate is constant.
+    stamps : ascending, of all frames; empty where the index tells of a constant rate.
     last_duration : of the last frame, in units of `time_base`.
     on_frames : whether decoded frames carry these very stamps; else the n-th frame has the n-th.
     trouble : what is wrong with the container's stamps, else None.
@@ -45,6 +45,14 @@ class TimeStamps:
     last_duration: int = 0
     on_frames: bool = True
     trouble: str | None = None
+
+    def beginning_with(self, pts: int | None) -> TimeStamps:
+        """Without the frames before the first one that can be decoded, as a recording has them."""
+        first = bisect_left(self.stamps, pts) if pts is not None and self.on_frames else 0
+        if not 0 < first < len(self.stamps) or self.stamps[first] != pts:
+            return self
+        stamps = self.stamps[first:]
+        return replace(self, stamps=stamps, num_frames=len(stamps))
 
     def place(self, pts: int | None, least: int) -> int:
         """Which of the stamps a frame has: the one it carries, if that is not below `least`."""
@@ -63,12 +71,12 @@ class TimeStamps:
 
     def gap(self) -> tuple[int, float] | None:
         """The frame shown longest and for how long, where all others are nearly regular."""
-        lengths = [b - a for a, b in pairwise(self.stamps)]
-        if not lengths:
+        if self.time_base is None:
             return None
+        lengths = [b - a for a, b in pairwise(self.stamps)]
         usual, longest = sorted(lengths)[len(lengths) // 2], max(lengths)
         regular = sum(abs(length - usual) <= 0.1 * usual for length in lengths)
-        if longest < 5 * usual or regular < 0.9 * len(lengths) or self.time_base is None:
+        if longest < 5 * usual or regular < 0.9 * len(lengths):
             return None
         return lengths.index(longest), float(longest * self.time_base)
 
@@ -96,25 +104,39 @@ def _time_stamps(path: str, _size: int, _changed: int) -> TimeStamps:
     with open_container(path) as container:
         stream = video_stream(container, path)
         rates = claimed_rates(stream)
-        time_base = stream.time_base
         in_order = container.format.name == "avi"  # the only times that it has
-        index = _index(stream, path)
-        if index and time_base:
-            rate = regular_rate(index, time_base, rates)
-            if rate and (in_order or regular_rate(_sample(container, stream), time_base, [rate])):
-                return TimeStamps(rate, len(index), on_frames=not in_order)
-            if in_order:
-                return _varying(index, time_base, 0, on_frames=False)
-    table = packet_table(path)
+        known = _from_index(container, stream, path, rates, in_order)
+    return known or _from_packets(packet_table(path), rates, in_order)
+
+
+def _from_index(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    path: str,
+    rates: list[Fraction],
+    in_order: bool,
+) -> TimeStamps | None:
+    """None where the index is not enough."""
+    index, time_base = _index(stream, path), stream.time_base
+    if not index or not time_base:
+        return None
+    rate = regular_rate(index, time_base, rates)
+    if rate is None:
+        return _varying(index, time_base, 0, on_frames=False) if in_order else None
+    if in_order or regular_rate(_sample(container, stream), time_base, [rate]) == rate:
+        return TimeStamps(rate, len(index), on_frames=not in_order)
+    return None
+
+
+def _from_packets(table: PacketTable, rates: list[Fraction], in_order: bool) -> TimeStamps:
     rate = regular_rate(table.stamps, table.time_base, rates)
-    if rate or not table.stamps:
-        return TimeStamps(
-            rate or rates[0], table.num_frames, on_frames=not in_order, trouble=table.trouble
-        )
-    return _varying(
-        table.stamps,
-        table.time_base,
-        table.last_duration,
+    if rate is None and table.stamps:
+        known = _varying(table.stamps, table.time_base, table.last_duration, on_frames=not in_order)
+        return replace(known, trouble=table.trouble)
+    return TimeStamps(
+        rate or rates[0],
+        table.num_frames,
+        stamps=table.stamps,
         on_frames=not in_order,
         trouble=table.trouble,
     )
@@ -159,17 +181,12 @@ def _is_on_grid(
 
 
 def _varying(
-    stamps: Sequence[int],
-    time_base: Fraction,
-    last_duration: int,
-    *,
-    on_frames: bool = True,
-    trouble: str | None = None,
+    stamps: Sequence[int], time_base: Fraction, last_duration: int, *, on_frames: bool
 ) -> TimeStamps:
     last_duration = last_duration or stamps[-1] - stamps[-2]
     seconds = (stamps[-1] - stamps[0] + last_duration) * time_base
     fps = (len(stamps) / seconds).limit_denominator(100_000)
-    return TimeStamps(fps, len(stamps), time_base, stamps, last_duration, on_frames, trouble)
+    return TimeStamps(fps, len(stamps), time_base, stamps, last_duration, on_frames)
 
 
 def _index(stream: av.VideoStream, path: str) -> list[int]:

@@ -38,7 +38,9 @@ class VideoReader(Reader):
             self._times = time_stamps(path)
             decoded = self._decode(self._container.demux(self._stream))
             first = self._first(decoded)
+            self._refuse_single_fields(first)
             self._first_time = first.time
+            self._times = self._times.beginning_with(first.pts)
             self._num_turns, self._mirrored = orientation(first, path)
             self.info = self._describe(first)
             self._numbered = self._begin(first, decoded)
@@ -73,11 +75,21 @@ class VideoReader(Reader):
         except StopIteration:
             raise InputError(f"{self.path} holds no frames that can be decoded") from None
 
+    def _refuse_single_fields(self, first: av.VideoFrame) -> None:
+        """HEVC has no other interlaced pictures than these."""
+        if first.interlaced_frame and codec_name(self._stream) == "hevc":
+            raise InputError(
+                f"{self.path} holds each field as a picture of its own (interlaced HEVC), which is "
+                "not supported: join them into frames first"
+            )
+
     def _begin(self, first: av.VideoFrame, decoded: Iterator[av.VideoFrame]) -> Numbered:
         """Numbered frames, from the beginning or from a place near the range."""
         if self.start < FAR:
             return enumerate(chain((first,), decoded))
-        near = frames_near(self.path, self._container, self._stream, self.start, self._decode)
+        near = frames_near(
+            self.path, self._container, self._stream, self.start, first.pts, self._decode
+        )
         if near is not None:
             return near
         self.close()  # it has been moved
@@ -154,6 +166,7 @@ class VideoReader(Reader):
             f"is interlaced and is {woven}": frame.interlaced_frame,
             "is off the constant frame rate that is assumed": abs(drift) > 1.5,
             f"has {lost} metadata, which describe the original: they are dropped": bool(lost),
+            "has an alpha channel: it is dropped": any(c.is_alpha for c in frame.format.components),
         }
         for trouble, present in troubles.items():
             if present and trouble not in self._warned:

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from dtg_restore.engine.errors import InputError
 from dtg_restore.engine.media import open_reader
 from dtg_restore.engine.media.deinterlace import deinterlaced
 
@@ -90,6 +91,13 @@ def test_frames_do_not_depend_on_the_beginning(flags: str) -> None:
         assert all(map(np.array_equal, part, whole[start:]))
 
 
+def test_layout_that_changes() -> None:
+    given = frames([True] * 3) + frames([True] * 3, "yuv422p")
+    shown = list(deinterlaced(enumerate(frame for _, frame in given)))
+    assert [number for number, _ in shown] == list(range(6))
+    assert [frame.format.name for _, frame in shown] == ["gray"] * 3 + ["yuv422p"] * 3
+
+
 def test_layout_that_the_filter_lacks_and_tiny_frames() -> None:
     shown = [grey(frame) for _, frame in deinterlaced(frames([True] * 4, "uyvy422"))]
     assert len(shown) == 4
@@ -115,3 +123,10 @@ def test_reader(
         assert "frame 0 is interlaced and is deinterlaced" in caplog.text
     with open_reader(path, 3, 5) as reader:  # the last one needs the frame behind the range
         assert all((a == b).all() for a, b in zip(reader, shown[3:5], strict=True))
+
+
+def test_fields_as_pictures_are_refused(tmp_path: Path, encode: Callable[..., Path]) -> None:
+    options = {"x265-params": "log-level=none:interlace=tff"}
+    path = encode(tmp_path / "a.mkv", "libx265", [0, 1000], **options)
+    with pytest.raises(InputError, match="each field as a picture of its own"):
+        open_reader(path)

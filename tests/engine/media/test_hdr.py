@@ -1,4 +1,4 @@
-"""Metadata of HDR clips and the sampling of their chroma."""
+"""What a frame has beside its colours: HDR metadata, sampling of chroma, alpha."""
 
 from __future__ import annotations
 
@@ -88,4 +88,16 @@ def test_dynamic_metadata_is_said_to_be_lost_once(
         assert len(list(reader)) == 4
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: frame 0 has HDR10+ metadata, which describe the original: they are dropped"
+    ]
+
+
+def test_alpha_is_said_to_be_lost_once(
+    tmp_path: Path, encode: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"profile": "4444", "alpha_bits": "16"}
+    path = encode(tmp_path / "a.mov", "prores_ks", STAMPS, "yuva444p10le", **options)
+    with caplog.at_level(logging.WARNING, "dtg_restore"), open_reader(path) as reader:
+        assert len(list(reader)) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: frame 0 has an alpha channel: it is dropped"
     ]

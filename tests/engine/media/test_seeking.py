@@ -81,6 +81,25 @@ def test_same_frames(
     assert set(entered) == {starts > 0}
 
 
+def test_recording_that_begins_between_key_frames(
+    tmp_path: Path, encode: Callable[..., Path], entered: list[bool]
+) -> None:
+    """The packets before the first key frame give no frames: they have no numbers and no time."""
+    path = encode(tmp_path / "a.ts", "libx264", STAMPS, **{"bf": "2", "x264-params": GOP})
+    content = path.read_bytes()
+    path.write_bytes(content[len(content) // 20 // 188 * 188 :])
+    with open_reader(path) as reader:
+        whole = list(reader)
+        notes = [reader.take_note(i) for i in range(len(whole))]
+        assert reader.info.num_frames == len(whole) < NUM_FRAMES
+    assert notes[0].time == 0
+    assert notes[1].time == notes[0].duration < 0.1
+    with open_reader(path, 70, 75) as reader:
+        assert all(map(torch.equal, reader, whole[70:75]))
+        assert reader.take_note(70) == notes[70]
+    assert entered == [True]
+
+
 def test_unknown_parameter_sets_allow_fields() -> None:
     for extradata in (
         None,
