@@ -137,6 +137,7 @@ def find_shots(
     stop: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Callable[[], bool] | None = None,
+    color_space: str | None = None,
 ) -> tuple[int, ...]:
     """The first frames of the shots of a clip that begin before frame `stop` (None = all).
 
@@ -151,7 +152,7 @@ def find_shots(
     claimed = [end for end in (*ends, info.num_frames) if end]
     total = min(claimed, default=None)
     shots = [0]
-    with open_reader(source, 0, min(ends, default=None)) as reader:
+    with open_reader(source, 0, min(ends, default=None), color_space) as reader:
         for number, (shot, _) in enumerate(place(reader)):
             if shot != shots[-1]:
                 shots.append(shot)
@@ -171,6 +172,7 @@ def shots_of(
     stop: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Callable[[], bool] | None = None,
+    color_space: str | None = None,
 ) -> tuple[int, ...]:
     """The first frames of a clip's shots, as `RestoreConfig.shots` is set: at least those that
     frames below `stop` depend on.  Errors as `find_shots` and `read_shots`."""
@@ -179,7 +181,7 @@ def shots_of(
         return given
     if stop is not None:  # the chunk of the last frame may be cut behind it
         stop += grid.length
-    return find_shots(source, info, stop, on_progress, cancel)
+    return find_shots(source, info, stop, on_progress, cancel, color_space)
 
 
 def given_shots(setting: str) -> tuple[int, ...] | None:

@@ -12,7 +12,7 @@ from av.stream import Discard, Stream
 
 from .cargo import Cargo, stream_tags, video_start
 from .container import is_cover, open_container
-from .trial import set_chapters
+from .trial import add_copy, set_chapters
 
 log = logging.getLogger("dtg_restore")
 
@@ -57,9 +57,8 @@ class StreamCopy:
         self._source.close()
 
     def _add(self, stream: Stream) -> Stream:
-        copy = self._output.add_stream_from_template(stream)
+        copy = add_copy(self._output, stream)
         copy.metadata.update(stream_tags(stream))
-        copy.disposition = stream.disposition
         return copy
 
     def _in_range(self) -> Iterator[tuple[Fraction, av.Packet]]:
@@ -106,9 +105,11 @@ class StreamCopy:
         index = packet.stream.index
         assert packet.pts is not None and packet.dts is not None
         if index in self._last_dts:
-            step = 1 if packet.stream.type == "audio" else 0
-            packet.dts = max(packet.dts, self._last_dts[index] + step)
+            last, is_audio = self._last_dts[index], packet.stream.type == "audio"
+            packet.dts = max(packet.dts, last + is_audio)
             packet.pts = max(packet.pts, packet.dts)
+            if is_audio and not packet.duration:  # MP4 would end before the last packet
+                packet.duration = packet.dts - last
         self._last_dts[index] = packet.dts
         packet.stream = self._streams[index]
         try:

@@ -19,6 +19,7 @@ from .timecode import TIMECODE
 
 # start and stop in milliseconds, tags
 Chapter = tuple[int, int, Mapping[str, str]]
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _REFUSALS = (ValueError, OSError, av.FFmpegError)
 
 
@@ -30,8 +31,7 @@ def takes(muxer: str, stream: Stream, packet: av.Packet | None) -> bool:
     file = io.BytesIO()
     try:
         with _file_with_video(file, muxer) as trial:
-            copy = trial.add_stream_from_template(stream)
-            copy.disposition = stream.disposition
+            copy = add_copy(trial, stream)
             if packet is not None:
                 packet.stream, packet.pts, packet.dts = copy, 0, 0
                 trial.mux(packet)
@@ -68,6 +68,16 @@ def keeps_chapters(muxer: str, chapters: Sequence[Chapter]) -> bool:
             return len(back.chapters()) == len(chapters)
     except _REFUSALS:
         return False
+
+
+def add_copy(container: av.container.OutputContainer, stream: Stream) -> Stream:
+    """A stream for the packets of `stream`."""
+    copy = container.add_stream_from_template(stream)
+    copy.disposition = stream.disposition
+    if isinstance(copy, av.AudioStream) and copy.layout.name.endswith("channels"):
+        # Matroska tells their number alone, and MP4 must know which they are.
+        copy.codec_context.layout = _USUAL_LAYOUTS.get(copy.channels, copy.layout)
+    return copy
 
 
 def set_chapters(container: av.container.OutputContainer, chapters: Sequence[Chapter]) -> None:

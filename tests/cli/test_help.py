@@ -43,6 +43,7 @@ MORE = {
     "color-match",
     "help",
 }
+FILES = {"resume", "no-resume", "chroma", "color-space", "output-color-space"}
 SPEED = {"elide-tol", "reuse-tol", "cache-tol", "branches", "attention", "threads"}
 MODELS = {"bundle", "vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 
@@ -50,7 +51,7 @@ MODELS = {"bundle", "vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 def test_help_has_every_option(cli) -> None:
     result = cli("restore", "--help")
     assert (result.code, result.err) == (0, "")
-    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE | MODELS | SPEED
+    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE | FILES | MODELS | SPEED
     assert "backbone's own" in result.out and "WxH" in result.out
 
 
