@@ -57,7 +57,6 @@ class ImageReader(Reader):
         self._space = colour_space
         self._files = list_sequence(path)
         self._said: set[str] = set()
-        self._warn_of_gaps()
         if start >= len(self._files):
             raise BeyondEnd(f"{path} holds {len(self._files)} pictures, none from {start} on")
         self.first_number = self._files[start][0]
@@ -68,12 +67,14 @@ class ImageReader(Reader):
         self._canvas = data.union(self._display)
         colours = colour_names(spec, str(first))
         self.info = self._describe(spec, colours)
-        self._warn_of_parts(spec, colours)
+        self._parts, self._colours = spec.get_int_attribute("oiio:subimages", 1), colours
 
     def close(self) -> None:
         pass
 
     def _frames(self) -> Iterator[Tensor]:
+        self._warn_of_gaps()
+        self._warn_of_parts()
         chosen = self._files[self.start : self.stop]
         for index, (number, file) in enumerate(chosen, self.start):
             frame, note = self._frame(number, file)
@@ -88,10 +89,11 @@ class ImageReader(Reader):
         linear = self._is_linear(picture.spec)
         rgb = self._in_model_space(_colours(picture, colours), linear)
         rgb = placed(rgb, data, self._canvas)
-        samples = rgb.float()
-        away = outside(samples, TOP if linear else 1.0)
-        self._warn_of_nan(file, samples[away])
-        seen = samples.nan_to_num(0.0, TOP, 0.0)
+        seen = rgb.float()
+        away = outside(seen, TOP if linear else 1.0)
+        if is_beyond := bool(away.any()):
+            self._warn_of_nan(file, seen[away])
+            seen = seen.nan_to_num(0.0, TOP, 0.0)
         note = FrameNote(
             number,
             channels={
@@ -100,7 +102,7 @@ class ImageReader(Reader):
                 if name not in colours and self._can_be_written(file, picture, name)
             },
             linear=linear,
-            beyond=rgb if away.any() else None,
+            beyond=rgb if is_beyond else None,
             metadata={
                 "spec": picture.spec,
                 "colours": colours,
@@ -169,13 +171,14 @@ class ImageReader(Reader):
             *(self.path, count, ", ".join(missing), more),
         )
 
-    def _warn_of_parts(self, spec: oiio.ImageSpec, colours: Sequence[str]) -> None:
-        parts = spec.get_int_attribute("oiio:subimages", 1)
-        if parts > 1:
-            log.warning("%s: of the %d parts of a picture the first is restored, the others are "
-                        "left out", self.path, parts)  # fmt: skip
-        if "." in colours[0]:
-            log.warning("%s: the colours %s are restored", self.path, ", ".join(colours))
+    def _warn_of_parts(self) -> None:
+        if self._parts > 1:
+            log.warning(
+                "%s: of the %d parts of a picture the first is restored, the others are left out",
+                *(self.path, self._parts),
+            )
+        if "." in self._colours[0]:
+            log.warning("%s: the colours %s are restored", self.path, ", ".join(self._colours))
 
     def _warn_of_nan(self, file: Path, away: Tensor) -> None:
         count = int((~away.isfinite()).sum())
@@ -196,7 +199,7 @@ def _colours(picture: Picture, names: Sequence[str]) -> Tensor:
     planes = [picture.planes[name] for name in names]
     if len({plane.dtype for plane in planes}) > 1:
         planes = [plane.float() for plane in planes]
-    return torch.stack(planes).expand(3, -1, -1)
+    return torch.stack(planes).expand(3, -1, -1).contiguous()
 
 
 def _rate(spec: oiio.ImageSpec) -> Fraction:
