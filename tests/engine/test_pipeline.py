@@ -87,7 +87,7 @@ def test_shared_frames_are_faded_from_one_chunk_to_the_next() -> None:
         list(restore_frames(numbered(0, 10), 0, None, lambda f, c: f * 0 + c.index, grid, None,
                             Clock()))
     )  # fmt: skip
-    assert got == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1], abs=1e-6)
+    assert got == pytest.approx([0, 0, 0, 0, 17 / 81, 64 / 81, 1, 1, 1, 1], abs=1e-6)
 
 
 def test_range_beyond_the_end_is_clamped() -> None:
