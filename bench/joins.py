@@ -81,7 +81,7 @@ def seams(frames: Tensor, source: Tensor, grid: ChunkGrid) -> dict[str, float]:
         the same elsewhere; about 1 where no join shows.
     `largest_step` : the same of the largest change in each handover.
     `pulse` : mean difference of brightness between neighbouring chunks that the source does not
-        have, in 8-bit code values, of the frames that belong to one chunk alone.
+        have, in 8-bit code values; chunks are parted in the middle of the handover.
     """
     joins = handovers(grid, len(frames))
     ratio = mean_steps(luma(frames)) / mean_steps(luma(source))
@@ -90,12 +90,8 @@ def seams(frames: Tensor, source: Tensor, grid: ChunkGrid) -> dict[str, float]:
         elsewhere[join] = False
     usual = ratio[elsewhere].mean()
     added = 255 * (luma(frames) - luma(source)).mean(dim=(-2, -1))
-    borders = [
-        0,
-        *(n for j in joins for n in (j.start + 1, j.start + 1 + grid.overlap)),
-        len(added),
-    ]
-    levels = [added[a:b].mean() for a, b in zip(borders[::2], borders[1::2], strict=True) if b > a]
+    middles = [join.start + 1 + grid.overlap // 2 for join in joins]
+    levels = [added[a:b].mean() for a, b in pairwise([0, *middles, len(added)])]
     return {
         "step": (torch.cat([ratio[join] for join in joins]).mean() / usual).item(),
         "largest_step": (torch.stack([ratio[j].max() for j in joins]).mean() / usual).item(),
