@@ -225,6 +225,7 @@ class Watched:
         frames, write = Reader.__iter__, Writer.write
 
         def watched(reader: Reader) -> Iterator[Tensor]:
+            self.read = self.most = 0  # a clip may be looked through before it is restored
             for frame in frames(reader):
                 self.on_read(self.read)
                 self.read += 1
