@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from ..engine.blend import fade
-from ..engine.pipeline import cut
 from ..engine.refine import Refiner
 from ..engine.restorer import Restorer
 from ..engine.tiling import ChunkGrid
@@ -102,12 +101,18 @@ def seams(frames: Tensor, source: Tensor, grid: ChunkGrid) -> dict[str, float]:
 # -- of chunks and their mix ----------------------------------------------------------------------
 
 
+def chunks(frames: Tensor, grid: ChunkGrid) -> Parts:
+    """The chunks of a clip, each with its frames as they are."""
+    cut = grid.touching(0, len(frames), len(frames))
+    return [(chunk, frames[chunk.start : chunk.stop]) for chunk in cut]
+
+
 def refined(restorer: Restorer, frames: Tensor) -> Parts:
     """Every chunk of the clip by itself."""
     plan = restorer.plan(*frames.shape[-2:])
     assert plan and restorer.backbone and restorer.codec
     refiner = Refiner(restorer.backbone, restorer.codec, restorer.config, plan)
-    return [(chunk, refiner(part, chunk)) for chunk, part in cut(frames, plan.grid, 0, None)]
+    return [(chunk, refiner(part, chunk)) for chunk, part in chunks(frames, plan.grid)]
 
 
 def score_join(before: Tensor, after: Tensor, weights: Tensor, clean: Tensor) -> dict[str, float]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dtg_restore.bench.joins import (
     FADES,
+    chunks,
     fitted,
     handovers,
     hard,
@@ -19,7 +20,7 @@ from dtg_restore.bench.joins import (
 )
 from dtg_restore.bench.metrics import luma, mean_steps, sharpness
 from dtg_restore.engine.blend import fade
-from dtg_restore.engine.pipeline import cut, join
+from dtg_restore.engine.pipeline import join
 from dtg_restore.engine.tiling import ChunkGrid
 from dtg_restore.engine.types import Chunk
 
@@ -32,8 +33,7 @@ def noise(count: int, seed: int = 0) -> Tensor:
 
 def parts(frames: Tensor, grid: ChunkGrid = GRID, shift: float = 0.0) -> list[tuple[Chunk, Tensor]]:
     """Every other chunk is brighter by `shift`."""
-    chunks = cut(frames, grid, 0, None)
-    return [(chunk, part + shift * (chunk.index % 2)) for chunk, part in chunks]
+    return [(chunk, part + shift * (chunk.index % 2)) for chunk, part in chunks(frames, grid)]
 
 
 def test_handovers_by_hand() -> None:
@@ -45,7 +45,7 @@ def test_handovers_by_hand() -> None:
 @pytest.mark.parametrize("grid", [ChunkGrid(8, 2), ChunkGrid(8, 4), ChunkGrid(8, 0)])
 @pytest.mark.parametrize("count", [9, 20, 21])
 def test_frames_are_mixed_as_the_engine_mixes_them(grid: ChunkGrid, count: int) -> None:
-    made = [(c, noise(len(p), c.index)) for c, p in cut(noise(count), grid, 0, None)]
+    made = [(c, noise(len(p), c.index)) for c, p in chunks(noise(count), grid)]
     want = torch.stack([frame for _, frame in join(made, grid.stride)])
     assert torch.equal(mixed(made, grid.overlap, fade(grid.overlap)), want)
 
@@ -88,7 +88,7 @@ def test_fitted_weights_are_those_the_truth_was_mixed_with() -> None:
         def __init__(self, clean: Tensor):
             self.clean = clean
 
-    made = [(c, noise(len(p), c.index)) for c, p in cut(noise(14), GRID, 0, None)]
+    made = [(c, noise(len(p), c.index)) for c, p in chunks(noise(14), GRID)]
     clip = Clip(mixed(made, 2, torch.tensor([0.3, 0.6])))
     assert fitted({"clip": made}, [clip], 2) == pytest.approx([0.3, 0.6], abs=2e-3)
     assert [shown for _, _, shown in whole_joins(made, 2)] == [slice(5, 9)]
