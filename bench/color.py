@@ -91,7 +91,8 @@ def rows_of(restorer: Restorer, args: argparse.Namespace) -> Iterator[dict[str, 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     rows = []
-    for row in rows_of(Restorer.load(backbone=args.backbone, sr="none"), args):
+    restorer = Restorer.load(backbone=args.backbone, sr="none", shots="none")
+    for row in rows_of(restorer, args):
         rows.append(row)
         logger.info(json.dumps(row))
     facts = {"backbone": args.backbone, "frames": args.frames, "size": args.size}

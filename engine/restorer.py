@@ -25,11 +25,12 @@ from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import BeyondEnd, ConfigError, InputError
 from .media import open_reader, open_writer, probe, would_replace
 from .overlap import ahead, behind
-from .pipeline import first_frame
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
+from .shots import find_shots, given_shots
 from .sr import SuperResolver, load_sr
+from .types import ClipInfo
 
 # Settings that decide what is loaded.
 LOADED = (
@@ -146,9 +147,10 @@ class Restorer:
         """Restore frames (3, H, W) in [0, 1] as they come, in bounded memory.
 
         Each restored frame (3, sH, sW) is yielded as soon as its chunk, and the next one where both
-        share it, is finished.  `size` (height, width) saves looking at the first frame.  On a GPU
-        with room for it, frames are upscaled while the next chunk is refined: then `frames` is
-        drawn from in another thread, up to a chunk ahead.
+        share it, is finished; where a cut may lie, a few more frames are looked at.  `size`
+        (height, width) saves looking at the first frame.  On a GPU with room for it, frames are
+        upscaled while the next chunk is refined: then `frames` is drawn from in another thread, up
+        to a chunk ahead.
 
         InputError for a frame of another shape, or of integers.
         """
@@ -159,7 +161,7 @@ class Restorer:
                 return
             height, width = first.shape[-2:]
             size, iterator = (height, width), _chain(first, iterator)
-        run = self._run(size)
+        run = self._run(size, given_shots(self.config.shots))
         yield from run.frames(run.clock.timed("decode", _checked(iterator, size)), 0, None)
 
     def restore_file(
@@ -199,11 +201,11 @@ class Restorer:
         if would_replace(target, source):
             raise ConfigError(f"input and output are the same: {os.fspath(source)}")
         info = probe(source, stop)
-        run = self._run((info.height, info.width), on_progress, cancel)
-        grid = None if run.plan is None else run.plan.grid
+        shots = self.shots(source, info, stop, on_progress, cancel)
+        run = self._run((info.height, info.width), shots, on_progress, cancel)
         try:
             with (
-                open_reader(source, first_frame(start, grid), info.readable) as reader,
+                open_reader(source, run.timeline.first_frame(start), info.readable) as reader,
                 open_writer(
                     target,
                     width=info.width * self.scale,
@@ -240,9 +242,29 @@ class Restorer:
             "frames": {"first": start, "count": writer.num_frames},
         }
 
+    def shots(
+        self,
+        source: str | os.PathLike[str],
+        info: ClipInfo,
+        stop: int | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> tuple[int, ...]:
+        """The first frames of the clip's shots, as far as frames below `stop` depend on them."""
+        plan = self.plan(info.height, info.width)
+        if plan is None:  # every frame for itself
+            return (0,)
+        known = given_shots(self.config.shots)
+        if known is not None:
+            return known
+        if stop is not None:  # the chunk of the last frame may be cut behind it
+            stop += plan.grid.length
+        return find_shots(source, info, stop, on_progress, cancel)
+
     def _run(
         self,
         size: tuple[int, int],
+        shots: tuple[int, ...] | None,
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
     ) -> Run:
@@ -256,6 +278,7 @@ class Restorer:
             size,
             on_progress,
             cancel,
+            shots,
         )
 
 

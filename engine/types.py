@@ -106,9 +106,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames `start .. stop - 1` of the clip, refined together.
+    """Frames `start .. stop - 1` of the clip, refined together; `index` counts from its shot.
 
-    The grid of chunks is absolute on the clip's timeline.
+    The grid of chunks is absolute on the clip's timeline, and begins anew at every shot.
     """
 
     index: int

@@ -30,7 +30,7 @@ def source() -> Tensor:
 @pytest.fixture(scope="module")
 def restorer() -> Restorer:
     settings: dict[str, Any] = {"t_start": 0.4, "steps": 1, "guidance": "none", "tile": (0, 0)}
-    return Restorer.load(backbone="mini", sr="none", device="cpu", **settings)
+    return Restorer.load(backbone="mini", sr="none", shots="none", device="cpu", **settings)
 
 
 def figures(restorer: Restorer, source: Tensor) -> dict[str, float]:
