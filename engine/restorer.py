@@ -28,9 +28,8 @@ from .overlap import ahead, behind
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
-from .shots import find_shots, given_shots
+from .shots import given_shots, shots_of
 from .sr import SuperResolver, load_sr
-from .types import ClipInfo
 
 # Settings that decide what is loaded.
 LOADED = (
@@ -201,7 +200,10 @@ class Restorer:
         if would_replace(target, source):
             raise ConfigError(f"input and output are the same: {os.fspath(source)}")
         info = probe(source, stop)
-        shots = self.shots(source, info, stop, on_progress, cancel)
+        shots: tuple[int, ...] = (0,)
+        if (plan := self.plan(info.height, info.width)) is not None:
+            how = self.config.shots
+            shots = shots_of(how, source, info, plan.grid, stop, on_progress, cancel)
         run = self._run((info.height, info.width), shots, on_progress, cancel)
         try:
             with (
@@ -241,25 +243,6 @@ class Restorer:
             },
             "frames": {"first": start, "count": writer.num_frames},
         }
-
-    def shots(
-        self,
-        source: str | os.PathLike[str],
-        info: ClipInfo,
-        stop: int | None = None,
-        on_progress: OnProgress | None = None,
-        cancel: Cancel | None = None,
-    ) -> tuple[int, ...]:
-        """The first frames of the clip's shots, as far as frames below `stop` depend on them."""
-        plan = self.plan(info.height, info.width)
-        if plan is None:  # every frame for itself
-            return (0,)
-        known = given_shots(self.config.shots)
-        if known is not None:
-            return known
-        if stop is not None:  # the chunk of the last frame may be cut behind it
-            stop += plan.grid.length
-        return find_shots(source, info, stop, on_progress, cancel)
 
     def _run(
         self,

@@ -39,6 +39,7 @@ MORE = {
     "tile-batch",
     "tau-floor",
     "shift",
+    "shots",
     "color-match",
     "help",
 }
@@ -69,6 +70,7 @@ def test_help_of_embed(cli) -> None:
     [
         (["export"], EXPORT),
         (["inspect"], {"json", "debug", "help"}),
+        (["shots"], {"output", "overwrite", "shots", "progress", "debug", "help"}),
         (["cache", "list"], {"json", "debug", "help"}),
         (["cache", "prune"], {"older-than", "all", "debug", "help"}),
     ],
@@ -83,8 +85,18 @@ def test_help_of_bundles(cli, command: list[str], options: set[str]) -> None:
 def test_commands(cli) -> None:
     result = cli("--help")
     assert result.code == 0 and "Exit codes" in result.out
-    commands = ("restore", "plan", "export", "inspect", "cache", "embed", "info", "--version")
-    assert all(name in result.out for name in commands)
+    commands = (
+        "restore",
+        "plan",
+        "shots",
+        "export",
+        "inspect",
+        "cache",
+        "embed",
+        "info",
+        "--version",
+    )
+    assert all(name in result.out for name in (*commands, "--version"))
     shown = cli()
     assert shown.code == 2 and "Usage" in shown.out + shown.err
     assert cli("--version").out == f"dtg-restore {dtg_restore.__version__}\n"
@@ -118,6 +130,7 @@ sys.exit(code)
         (["export", "--tile", "big"], 2),
         (["export", "--refit"], 2),
         (["inspect", "--help"], 0),
+        (["shots", "--help"], 0),
         (["cache", "prune"], 2),
     ],
 )
