@@ -225,6 +225,66 @@ def engines(result: dict[str, Any]) -> str:
     return markdown([*header, "PSNR to eager"], rows)
 
 
+def media_video(result: dict[str, Any]) -> str:
+    """Containers in which all is the same share a row."""
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for row in result["rows"]:
+        drawn = (
+            row["codec"],
+            f"{row['bits']}, {row['bits_read']}",
+            row["pix_fmt"].removesuffix("le"),
+            ", ".join(row["tags_lost"]) or "none",
+            _times(row),
+            "kept" if row["hdr"] else "lost",
+            _channels(row["conversion"]),
+            f"{row['codec_error']:g}",
+            _channels(row["whole"]),
+        )
+        shared.setdefault(drawn, []).append(row["suffix"])
+    rows = [[row[0], " ".join(suffixes), *row[1:]] for row, suffixes in shared.items()]
+    header = ["codec", "in", "bits written, read", "samples", "tags lost", "varying times"]
+    header += ["HDR", "conversion R G B", "codec", "all R G B"]
+    return markdown(header, rows)
+
+
+def _times(row: dict[str, Any]) -> str:
+    error = row["varying_error_ms"]
+    if not row["rate_kept"]:
+        return "rate changed"
+    return "lost" if error is None else "exact" if error == 0 else f"to {error:.1f} ms"
+
+
+def _channels(values: dict[str, float]) -> str:
+    return " ".join(f"{value:.1f}" for value in values.values())
+
+
+def media_streams(result: dict[str, Any]) -> str:
+    held = result["carried"]
+    suffixes = list(next(iter(held.values())))
+    rows = [[name, *(_yes(row[suffix]) for suffix in suffixes)] for name, row in held.items()]
+    return markdown(["", *suffixes], rows)
+
+
+def media_pictures(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['suffix']} {row['samples']}",
+            str(row["bits_read"]),
+            _channels(row["error"])
+            if row["samples"].endswith("bit")
+            else f"{max(row['error'].values()):.0e} of the light",
+            *(_yes(row[name]) for name in ("beyond", "alpha", "depth", "author")),
+        ]
+        for row in result["pictures"]
+    ]
+    header = ["pictures", "bits read", "error R G B", "-0.5 ... 50", "alpha", "depth", "author"]
+    return markdown(header, rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else ""
+
+
 class Table(NamedTuple):
     page: str
     file: str
@@ -232,6 +292,8 @@ class Table(NamedTuple):
 
 
 README, SPEED, EXPORT = "README.md", "docs/SPEED.md", "docs/EXPORT.md"
+MEDIA = "docs/MEDIA.md"
+PAGES = (README, SPEED, EXPORT, MEDIA)
 TABLES = {
     "quality": Table(README, "quality_mini.json", quality),
     "super-resolution": Table(README, "sr_mini.json", super_resolution),
@@ -247,6 +309,9 @@ TABLES = {
     "throughput": Table(SPEED, "throughput_mini.json", throughput),
     "engines-mini": Table(EXPORT, "engines_mini.json", engines),
     "engines-wan": Table(EXPORT, "engines_wan.json", engines),
+    "media-video": Table(MEDIA, "media.json", media_video),
+    "media-streams": Table(MEDIA, "media.json", media_streams),
+    "media-pictures": Table(MEDIA, "media.json", media_pictures),
 }
 
 
@@ -269,7 +334,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     stale = False
-    for page in (README, SPEED, EXPORT):
+    for page in PAGES:
         before = (ROOT / page).read_text()
         after = render(before, page)
         stale |= before != after

@@ -11,7 +11,7 @@ import pytest
 from dtg_restore.bench import tables
 
 
-@pytest.mark.parametrize("page", [tables.README, tables.SPEED, tables.EXPORT])
+@pytest.mark.parametrize("page", tables.PAGES)
 def test_pages_hold_the_tables_of_the_results(page: str) -> None:
     text = (tables.ROOT / page).read_text()
     assert tables.render(text, page) == text
