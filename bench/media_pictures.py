@@ -94,8 +94,8 @@ def _light(folder: Path) -> Path:
     path = folder / "light.0001.exr"
     light = np.concatenate([np.linspace(-0.5, 0, 32), np.geomspace(1e-3, 50, WIDTH - 32)])
     row = light.astype(np.float16).astype(np.float32)
-    planes = [np.roll(row, shift) for shift in (0, 5, 9)]
-    planes += [np.linspace(0, 1, WIDTH).round(2), np.linspace(1, 1000, WIDTH)]
+    beside = (np.linspace(0, 1, WIDTH).round(2), np.linspace(1, 1000, WIDTH))
+    planes = (*(np.roll(row, shift) for shift in (0, 5, 9)), *beside)
     pixels = np.stack(planes, -1).astype(np.float16).astype(np.float32)[None].repeat(HEIGHT, 0)
     _write_source(path, pixels, "RGBAZ", "float")
     return path
@@ -105,10 +105,9 @@ def _write_source(path: Path, pixels: np.ndarray, channels: str, kind: str) -> N
     spec = oiio.ImageSpec(WIDTH, HEIGHT, len(channels), kind)
     spec.channelnames, spec.alpha_channel = tuple(channels), 3
     spec.attribute("Artist", AUTHOR)
-    file = oiio.ImageOutput.create(str(path))
-    file.open(str(path), spec)
-    file.write_image(np.ascontiguousarray(pixels))
-    file.close()
+    picture = oiio.ImageBuf(spec)
+    picture.set_pixels(oiio.ROI.All, np.ascontiguousarray(pixels))
+    assert picture.write(str(path)), picture.geterror()
 
 
 def _write(
@@ -141,19 +140,14 @@ def _code_errors(kind: Type, folder: Path) -> list[float]:
 
 def _stored(path: Path) -> dict[str, np.ndarray]:
     """Samples of a file as they stand in it, (height, width) by channel."""
-    file = oiio.ImageInput.open(str(path))
-    spec = file.spec()
-    pixels = file.read_image("float")
-    file.close()
-    names = [*"RGB", *spec.channelnames[3:]]
-    return {name: pixels[..., i] for i, name in enumerate(names)}
+    pixels = oiio.ImageBuf(str(path))
+    names = [*"RGB", *pixels.spec().channelnames[3:]]
+    samples = np.asarray(pixels.get_pixels("float"))
+    return {name: samples[..., i] for i, name in enumerate(names)}
 
 
 def _attribute(path: Path) -> str | None:
-    file = oiio.ImageInput.open(str(path))
-    value = file.spec().get_string_attribute("Artist")
-    file.close()
-    return value or None
+    return oiio.ImageBuf(str(path)).spec().get_string_attribute("Artist") or None
 
 
 def _is_near(before: np.ndarray, after: np.ndarray, kind: Type) -> bool:
