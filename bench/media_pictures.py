@@ -140,9 +140,13 @@ def _code_errors(kind: Type, folder: Path) -> list[float]:
 
 def _stored(path: Path) -> dict[str, np.ndarray]:
     """Samples of a file as they stand in it, (height, width) by channel."""
-    pixels = oiio.ImageBuf(str(path))
-    names = [*"RGB", *pixels.spec().channelnames[3:]]
-    samples = np.asarray(pixels.get_pixels("float"))
+    hints = oiio.ImageSpec()
+    hints.attribute("oiio:UnassociatedAlpha", 1)  # as they stand there
+    file = oiio.ImageInput.open(str(path), hints)
+    assert file is not None, oiio.geterror()
+    samples = np.asarray(file.read_image("float"))
+    names = [*"RGB", *file.spec().channelnames[3:]]
+    file.close()
     return {name: samples[..., i] for i, name in enumerate(names)}
 
 

@@ -272,7 +272,7 @@ def media_pictures(result: dict[str, Any]) -> str:
             str(row["bits_read"]),
             _channels(row["error"])
             if row["samples"].endswith("bit")
-            else f"{max(row['error'].values()):.0e} of the light",
+            else f"{max(row['error'].values()):.0g} of the light",
             *(_yes(row[name]) for name in ("beyond", "alpha", "depth", "author")),
         ]
         for row in result["pictures"]
