@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from . import report
-from .devices import free_memory
+from .devices import free_memory, named_out_of_memory
 from .errors import BeyondEnd, ConfigError, OutOfMemory
 from .job import Job
 from .journal import Journal
 from .media import Reader, Writer
 from .overlap import ahead, behind
 from .run import Cancel, OnProgress, Run
+from .shots import shots_of
 from .sr.frames import FrameSR
 from .timeline import Timeline
 from .types import ClipInfo, Progress
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtg_restore")
 
-# Facts of a journal: what was made smaller, and from which frame on; all frames are finished.
-LESS_MEMORY, COMPLETE = "less_memory", "complete"
+# Facts of a journal: the shots; what was made smaller, and from which frame on; that all frames are
+# finished.
+SHOTS, LESS_MEMORY, COMPLETE = "shots", "less_memory", "complete"
 
 
 def restore_file(
@@ -83,17 +85,35 @@ class _FileRun:
         return smaller._go_on()
 
     def _go_on(self) -> tuple[Run, Writer]:
-        size, done = (self.info.height, self.info.width), self.journal.num_frames
-        on_progress = self.on_progress and partial(_tell_behind, done, self.on_progress)
-        run = self.restorer.run(size, on_progress, self.cancel)
-        scale = self.restorer.scale
-        with self.job.open_writer(self.info, scale, self.journal.begun, self.journal) as writer:
-            self.journal.begin()
-            if not self.journal.facts.get(COMPLETE):
+        journal, scale = self.journal, self.restorer.scale
+        with self.job.open_writer(self.info, scale, journal.begun, journal) as writer:
+            journal.begin()
+            run = self._begin()
+            if not journal.facts.get(COMPLETE):
                 self._write_frames(run, writer)
                 self._end_part(writer)
-                self.journal.note(**{COMPLETE: True})
+                journal.note(**{COMPLETE: True})
         return run, writer
+
+    def _begin(self) -> Run:
+        size = self.info.height, self.info.width
+        if SHOTS not in self.journal.facts:
+            self.journal.note(**{SHOTS: self._find_shots()})
+        done = self.journal.num_frames
+        on_progress = self.on_progress and partial(_tell_behind, done, self.on_progress)
+        shots = tuple(self.journal.facts[SHOTS])
+        with named_out_of_memory():
+            return self.restorer.run(size, shots, on_progress, self.cancel)
+
+    def _find_shots(self) -> tuple[int, ...]:
+        plan = self.restorer.plan(self.info.height, self.info.width)
+        if plan is None:  # every frame for itself
+            return (0,)
+        how, job = self.restorer.config.shots, self.job
+        return shots_of(
+            *(how, job.source, self.info, plan.grid, job.stop),
+            *(self.on_progress, self.cancel, job.color_space),
+        )
 
     def _write_frames(self, run: Run, writer: Writer) -> None:
         """Those that no part has yet."""
@@ -109,11 +129,10 @@ class _FileRun:
         stops = (self.job.stop, self.info.readable)
         if any(stop is not None and start >= stop for stop in stops):
             raise BeyondEnd
-        timeline = Timeline(run.plan.grid if run.plan else None)
-        first = timeline.first_frame(start)
+        first = run.timeline.first_frame(start)
         with self.job.open_reader(first, self.info.readable) as reader:
             decoded = ahead(run.clock.timed("decode", reader))
-            put = partial(self._put, timeline, reader, writer)
+            put = partial(self._put, run.timeline, reader, writer)
             encode = partial(run.clock.call, "encode", put)
             with closing(decoded), behind(encode) as write:
                 for frame in run.frames(decoded, start, self.job.stop, self.info.num_frames):
@@ -151,7 +170,7 @@ def _smaller(restorer: Restorer, change: Mapping[str, Any], info: ClipInfo) -> R
     size = info.height, info.width
     if change["stage"] == "upscale" and isinstance(restorer.sr, FrameSR):
         sr = restorer.sr.smaller(*size)
-        return sr and replace(restorer, sr=sr)
+        return None if sr is None else replace(restorer, sr=sr)
     if change["tile"] is None:
         return None
     restorer = restorer.configure(tile=tuple(change["tile"]))

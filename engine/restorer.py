@@ -25,6 +25,7 @@ from .job import Job, frame_range
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
+from .shots import given_shots
 from .sr import SuperResolver, load_sr
 
 # Settings that decide what is loaded.
@@ -142,9 +143,10 @@ class Restorer:
         """Restore frames (3, H, W) in [0, 1] as they come, in bounded memory.
 
         Each restored frame (3, sH, sW) is yielded as soon as its chunk, and the next one where both
-        share it, is finished.  `size` (height, width) saves looking at the first frame.  On a GPU
-        with room for it, frames are upscaled while the next chunk is refined: then `frames` is
-        drawn from in another thread, up to a chunk ahead.
+        share it, is finished; where a cut may lie, a few more frames are looked at.  `size`
+        (height, width) saves looking at the first frame.  On a GPU with room for it, frames are
+        upscaled while the next chunk is refined: then `frames` is drawn from in another thread, up
+        to a chunk ahead.
 
         InputError for a frame of another shape, or of integers.
         """
@@ -155,7 +157,7 @@ class Restorer:
                 return
             height, width = first.shape[-2:]
             size, iterator = (height, width), _chain(first, iterator)
-        run = self.run(size)
+        run = self.run(size, given_shots(self.config.shots))
         yield from run.frames(run.clock.timed("decode", _checked(iterator, size)), 0, None)
 
     def restore_file(
@@ -222,10 +224,11 @@ class Restorer:
     def run(
         self,
         size: tuple[int, int],
+        shots: tuple[int, ...] | None = (0,),
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
     ) -> Run:
-        """A pass over a clip of `size` (height, width), not yet begun."""
+        """A pass over a clip of `size` (height, width) with those shots: see `Run`."""
         return Run(
             self.config,
             self.backbone,
@@ -236,6 +239,7 @@ class Restorer:
             size,
             on_progress,
             cancel,
+            shots,
         )
 
 

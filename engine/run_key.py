@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..kernels import ENV, native
 from . import report
 from .backbones import locate
 from .bundle.hashes import engine_sources_sha256, source_sha256
@@ -21,6 +22,7 @@ from .config import RestoreConfig
 from .devices import resolve_device
 from .errors import InputError
 from .media.paths import is_sequence_input, list_sequence
+from .shots import given_shots
 
 ENDS = 1 << 20  # bytes at either end of a video that are read for its fingerprint
 FILES = ("backbone", "sr", "vae", "prompt_embeds")  # settings that may name files
@@ -50,10 +52,15 @@ def run_key(
         **output,
         **machine,
         **versions,
+        "shots": given_shots(config.shots) or config.shots,
         "frames": frames,
         "the input": fingerprint(source),
-        "the program": engine_sources_sha256(),
+        "the program": [engine_sources_sha256(), _native_library(), os.environ.get(ENV)],
     }
+
+
+def _native_library() -> str | None:
+    return None if native.missing() else report.sha256(str(native.library().__file__))
 
 
 def fingerprint(source: str) -> str:

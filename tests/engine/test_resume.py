@@ -358,7 +358,7 @@ while kills < 10:
     end, told = os.pipe()
     child = os.fork()
     if child == 0:
-        restore(lambda progress: os.write(told, b"."))
+        restore(lambda progress: progress.stage == "shots" or os.write(told, b"."))
         os._exit(0)
     os.close(told)
     for _ in range(moments.randrange(24)):
