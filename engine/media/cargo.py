@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from .container import first_video, is_cover, open_container
 from .stream_facts import claimed_rates
 from .timecode import TIMECODE, later
 from .trial import Chapter, keeps_chapters, kept_tags, takes
-
-log = logging.getLogger("dtg_restore")
 
 # Seconds (start, stop), stop None = to the end.
 Span = tuple[float | Fraction, float | Fraction | None]
@@ -49,6 +46,7 @@ class Cargo:
     seconds : the range that is taken, on the timeline of the source's video.
     streams : indices of those that are copied packet by packet.
     tags, video_tags : of the file, and of its video stream.
+    lost : what it does not take, in words.
     """
 
     path: str
@@ -58,10 +56,11 @@ class Cargo:
     chapters: tuple[Chapter, ...]
     tags: Mapping[str, str]
     video_tags: Mapping[str, str]
+    lost: tuple[str, ...]
 
 
 def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
-    """Find out what FFmpeg's `muxer` holds of a clip; what is lost is named in one warning."""
+    """Find out what FFmpeg's `muxer` holds of a clip."""
     with open_container(path) as source:
         video = first_video(source)
         rate = claimed_rates(video)[0] if video else Fraction(25)
@@ -80,8 +79,6 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
         if not keeps_chapters(muxer, chapters):
             lost.append(f"{len(chapters)} chapters")
             chapters = ()
-        if lost:
-            log.warning("%s: dropped, as %s cannot hold it: %s", path, muxer, ", ".join(lost))
         return Cargo(
             path=path,
             seconds=seconds,
@@ -90,6 +87,7 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
             chapters=chapters,
             tags=kept,
             video_tags=stream_tags(video) if video else {},
+            lost=tuple(lost),
         )
 
 
