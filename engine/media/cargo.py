@@ -24,6 +24,13 @@ _MADE_BY_MUXERS = re.compile(
     r"(?i)(major_brand|minor_version|compatible_brands|encoder|software|vendor_id|duration|bps"
     r"|number_of_\w+|_statistics_\w+)(-\w+)?"
 )
+# ISO 639-2 has two codes for some languages, of which FFmpeg's MOV muxer knows but one.
+_MOV_LANGUAGES = {
+    **{"sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "zho": "chi", "cze": "ces"},
+    **{"nld": "dut", "fre": "fra", "kat": "geo", "deu": "ger", "ell": "gre", "isl": "ice"},
+    **{"mkd": "mac", "msa": "may", "fas": "per", "rum": "ron", "slo": "slk", "bod": "tib"},
+    **{"cym": "wel", "swe": "sve"},
+}
 _IN_A_LANGUAGE = re.compile(r"(.+)-[a-z]{3}")  # the MOV demuxer gives some tags twice
 _ENOUGH_PACKETS = 2000
 
@@ -86,7 +93,7 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
             pictures=tuple(_picture(s, contents[s.index]) for s in covers),
             chapters=chapters,
             tags=kept,
-            video_tags=stream_tags(video) if video else {},
+            video_tags=stream_tags(video, muxer) if video else {},
             lost=tuple(lost),
         )
 
@@ -99,12 +106,15 @@ def video_start(source: av.container.InputContainer) -> Fraction:
     return stream.start_time * stream.time_base
 
 
-def stream_tags(stream: Stream) -> dict[str, str]:
-    """Language, title and the like."""
+def stream_tags(stream: Stream, muxer: str) -> dict[str, str]:
+    """Language, title and the like, as `muxer` wants them."""
     tags = {k: v for k, v in stream.metadata.items() if not _MADE_BY_MUXERS.fullmatch(k)}
     tags.pop(TIMECODE, None)
     if "name" in tags:  # what the MOV demuxer calls the title that its muxer writes
         tags.setdefault("title", tags.pop("name"))
+    language = tags.get("language", "")
+    if muxer == "mov" and language in _MOV_LANGUAGES:
+        tags["language"] = _MOV_LANGUAGES[language]
     return tags
 
 
