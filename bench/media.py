@@ -193,10 +193,10 @@ def varying_times(form: Format, folder: Path) -> float | None:
         if reader.info.time_base is None:
             return None
         back = [reader.take_note(i) for i, _ in enumerate(reader)]
+    missing = Fraction(0)
     differences = [
-        abs(found - right)
-        for note, span in zip(back, spans, strict=True)
-        for found, right in zip((note.time, note.duration), span, strict=True)
+        max(abs((note.time or missing) - time), abs((note.duration or missing) - duration))
+        for note, (time, duration) in zip(back, spans, strict=True)
     ]
     return round(float(max(differences)) * 1000, 3)
 
@@ -211,14 +211,13 @@ def keeps_hdr(form: Format, folder: Path) -> bool:
     )
 
 
-def _numbers(hdr: HDR) -> list[Fraction | float]:
+def _numbers(hdr: HDR) -> list[float]:
     """In the order of the fields, nan for what is missing."""
     points = hdr.primaries or ((math.nan, math.nan),) * 4
-    return [
-        *(value for point in points for value in point),
-        *(hdr.luminance or (math.nan, math.nan)),
-        *(hdr.light_level or (math.nan, math.nan)),
-    ]
+    values = [value for point in points for value in point]
+    values += hdr.luminance or (math.nan, math.nan)
+    values += hdr.light_level or (math.nan, math.nan)
+    return [float(value) for value in values]
 
 
 def _lost(wanted: ColourTags, found: ColourTags, is_yuv: bool) -> set[str]:

@@ -47,8 +47,8 @@ TYPES = (
 
 def pictures(folder: Path) -> list[dict[str, Any]]:
     """A row for every type of picture."""
-    source = _source(folder)
-    return [_measure(kind, source, folder) for kind in TYPES]
+    light, code = _light(folder), _code(folder)
+    return [_measure(kind, light if kind.floats else code, folder) for kind in TYPES]
 
 
 def _measure(kind: Type, source: Path, folder: Path) -> dict[str, Any]:
@@ -63,6 +63,7 @@ def _measure(kind: Type, source: Path, folder: Path) -> dict[str, Any]:
         values = [_relative(before[name], after[name]) for name in "RGB"]
     else:
         values = _code_errors(kind, folder)
+    names = "A" if kind.floats else "RGBA"
     with open_reader(copy) as reader:
         bits = reader.info.bit_depth
     return {
@@ -72,29 +73,41 @@ def _measure(kind: Type, source: Path, folder: Path) -> dict[str, Any]:
             "bits_read": bits,
             "error": dict(zip(CHANNELS, values, strict=True)),
         },
-        "beyond": all(_is_kept(before[name], after[name]) for name in "RGB"),
-        "alpha": "A" in after and _is_near(before["A"], after["A"], kind),
+        "beyond": kind.floats and all(_is_kept(before[name], after[name]) for name in "RGB"),
+        "alpha": "A" in after and all(_is_near(before[n], after[n], kind) for n in names),
         "depth": "Z" in after and bool((before["Z"] == after["Z"]).all()),
         "author": _attribute(copy) == AUTHOR,
     }
 
 
-def _source(folder: Path) -> Path:
+def _code(folder: Path) -> Path:
+    """16-bit PNG with alpha and an author."""
+    path = folder / "code.0001.png"
+    row = np.linspace(0, 65535, WIDTH).astype(np.uint16)
+    pixels = np.stack([row, row[::-1], row // 2, row], -1)[None].repeat(HEIGHT, 0)
+    _write_source(path, pixels, "RGBA", "uint16")
+    return path
+
+
+def _light(folder: Path) -> Path:
     """Float EXR: light from -0.5 to 50 on values that half holds too, alpha, depth, an author."""
-    path = folder / "source.0001.exr"
+    path = folder / "light.0001.exr"
     light = np.concatenate([np.linspace(-0.5, 0, 32), np.geomspace(1e-3, 50, WIDTH - 32)])
     row = light.astype(np.float16).astype(np.float32)
-    planes = [np.roll(row, shift) for shift in (0, 5, 9)]
-    planes += [np.linspace(0, 1, WIDTH).round(2), np.linspace(1, 1000, WIDTH)]
+    beside = (np.linspace(0, 1, WIDTH).round(2), np.linspace(1, 1000, WIDTH))
+    planes = (*(np.roll(row, shift) for shift in (0, 5, 9)), *beside)
     pixels = np.stack(planes, -1).astype(np.float16).astype(np.float32)[None].repeat(HEIGHT, 0)
-    spec = oiio.ImageSpec(WIDTH, HEIGHT, 5, "float")
-    spec.channelnames, spec.alpha_channel, spec.z_channel = ("R", "G", "B", "A", "Z"), 3, 4
-    spec.attribute("Artist", AUTHOR)
-    file = oiio.ImageOutput.create(str(path))
-    file.open(str(path), spec)
-    file.write_image(pixels)
-    file.close()
+    _write_source(path, pixels, "RGBAZ", "float")
     return path
+
+
+def _write_source(path: Path, pixels: np.ndarray, channels: str, kind: str) -> None:
+    spec = oiio.ImageSpec(WIDTH, HEIGHT, len(channels), kind)
+    spec.channelnames, spec.alpha_channel = tuple(channels), 3
+    spec.attribute("Artist", AUTHOR)
+    picture = oiio.ImageBuf(spec)
+    picture.set_pixels(oiio.ROI.All, np.ascontiguousarray(pixels))
+    assert picture.write(str(path)), picture.geterror()
 
 
 def _write(
@@ -127,19 +140,18 @@ def _code_errors(kind: Type, folder: Path) -> list[float]:
 
 def _stored(path: Path) -> dict[str, np.ndarray]:
     """Samples of a file as they stand in it, (height, width) by channel."""
-    file = oiio.ImageInput.open(str(path))
-    spec = file.spec()
-    pixels = file.read_image("float")
+    hints = oiio.ImageSpec()
+    hints.attribute("oiio:UnassociatedAlpha", 1)  # as they stand there
+    file = oiio.ImageInput.open(str(path), hints)
+    assert file is not None, oiio.geterror()
+    samples = np.asarray(file.read_image("float"))
+    names = [*"RGB", *file.spec().channelnames[3:]]
     file.close()
-    names = [*"RGB", *spec.channelnames[3:]]
-    return {name: pixels[..., i] for i, name in enumerate(names)}
+    return {name: samples[..., i] for i, name in enumerate(names)}
 
 
 def _attribute(path: Path) -> str | None:
-    file = oiio.ImageInput.open(str(path))
-    value = file.spec().get_string_attribute("Artist")
-    file.close()
-    return value or None
+    return oiio.ImageBuf(str(path)).spec().get_string_attribute("Artist") or None
 
 
 def _is_near(before: np.ndarray, after: np.ndarray, kind: Type) -> bool:

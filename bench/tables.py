@@ -226,6 +226,66 @@ def engines(result: dict[str, Any]) -> str:
     return markdown([*header, "PSNR to eager"], rows)
 
 
+def media_video(result: dict[str, Any]) -> str:
+    """Containers in which all is the same share a row."""
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for row in result["rows"]:
+        drawn = (
+            row["codec"],
+            f"{row['bits']}, {row['bits_read']}",
+            row["pix_fmt"].removesuffix("le"),
+            ", ".join(row["tags_lost"]) or "none",
+            _times(row),
+            "kept" if row["hdr"] else "lost",
+            _channels(row["conversion"]),
+            f"{row['codec_error']:g}",
+            _channels(row["whole"]),
+        )
+        shared.setdefault(drawn, []).append(row["suffix"])
+    rows = [[row[0], " ".join(suffixes), *row[1:]] for row, suffixes in shared.items()]
+    header = ["codec", "in", "bits written, read", "samples", "tags lost", "varying times"]
+    header += ["HDR", "conversion R G B", "codec", "all R G B"]
+    return markdown(header, rows)
+
+
+def _times(row: dict[str, Any]) -> str:
+    error = row["varying_error_ms"]
+    if not row["rate_kept"]:
+        return "rate changed"
+    return "lost" if error is None else "exact" if error == 0 else f"to {error:.1f} ms"
+
+
+def _channels(values: dict[str, float]) -> str:
+    return " ".join(f"{value:.1f}" for value in values.values())
+
+
+def media_streams(result: dict[str, Any]) -> str:
+    held = result["carried"]
+    suffixes = list(next(iter(held.values())))
+    rows = [[name, *(_yes(row[suffix]) for suffix in suffixes)] for name, row in held.items()]
+    return markdown(["", *suffixes], rows)
+
+
+def media_pictures(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['suffix']} {row['samples']}",
+            str(row["bits_read"]),
+            _channels(row["error"])
+            if row["samples"].endswith("bit")
+            else f"{max(row['error'].values()):.0g} of the light",
+            *(_yes(row[name]) for name in ("beyond", "alpha", "depth", "author")),
+        ]
+        for row in result["pictures"]
+    ]
+    header = ["pictures", "bits read", "error R G B", "-0.5 ... 50", "alpha", "depth", "author"]
+    return markdown(header, rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else ""
+
+
 def joins(result: dict[str, Any]) -> str:
     rows = [
         [
@@ -292,8 +352,8 @@ class Table(NamedTuple):
 
 
 README, SPEED, EXPORT = "README.md", "docs/SPEED.md", "docs/EXPORT.md"
-QUALITY = "docs/QUALITY.md"
-PAGES = (README, SPEED, EXPORT, QUALITY)
+QUALITY, MEDIA = "docs/QUALITY.md", "docs/MEDIA.md"
+PAGES = (README, SPEED, EXPORT, QUALITY, MEDIA)
 TABLES = {
     "quality": Table(README, "quality_mini.json", quality),
     "super-resolution": Table(README, "sr_mini.json", super_resolution),
@@ -309,6 +369,9 @@ TABLES = {
     "throughput": Table(SPEED, "throughput_mini.json", throughput),
     "engines-mini": Table(EXPORT, "engines_mini.json", engines),
     "engines-wan": Table(EXPORT, "engines_wan.json", engines),
+    "media-video": Table(MEDIA, "media.json", media_video),
+    "media-streams": Table(MEDIA, "media.json", media_streams),
+    "media-pictures": Table(MEDIA, "media.json", media_pictures),
     "joins": Table(QUALITY, "joins_mini.json", joins),
     "fitted": Table(QUALITY, "joins_mini.json", fitted),
     "color": Table(QUALITY, "color_mini.json", color),

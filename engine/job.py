@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .media.paths import (
     output_pattern,
     remove_leftovers,
 )
+from .media.time_stamps import time_stamps
 from .run_key import run_key
 from .sr import sr_facts
 from .types import ClipInfo
@@ -104,7 +106,7 @@ class Job:
         self, info: ClipInfo, scale: int, begun: bool, journal: Journal | None = None
     ) -> Writer:
         """`begun`: pictures that are there were left by an unfinished run."""
-        seconds = (self.start / info.fps, None if self.stop is None else self.stop / info.fps)
+        seconds = (self._time(self.start, info), self.stop and self._time(self.stop, info))
         first, last = self.numbers()
         if begun and self.pictures:
             remove_leftovers(self.pictures, first, last)
@@ -128,6 +130,12 @@ class Job:
             finished=journal.parts if journal else (),
             **self.output,
         )
+
+    def _time(self, frame: int, info: ClipInfo) -> Fraction:
+        """When a frame of the source is shown, in seconds."""
+        if info.time_base is None:
+            return frame / info.fps
+        return time_stamps(self.source).span(frame)[0]
 
 
 def frame_range(frames: tuple[int, int] | None) -> tuple[int, int | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from .stream_facts import claimed_rates
 from .timecode import TIMECODE, later
 from .trial import Chapter, keeps_chapters, kept_tags, takes
 
-log = logging.getLogger("dtg_restore")
-
 # Seconds (start, stop), stop None = to the end.
 Span = tuple[float | Fraction, float | Fraction | None]
 
@@ -27,6 +24,13 @@ _MADE_BY_MUXERS = re.compile(
     r"(?i)(major_brand|minor_version|compatible_brands|encoder|software|vendor_id|duration|bps"
     r"|number_of_\w+|_statistics_\w+)(-\w+)?"
 )
+# ISO 639-2 has two codes for some languages, of which FFmpeg's MOV muxer knows but one.
+_MOV_LANGUAGES = {
+    **{"sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "zho": "chi", "cze": "ces"},
+    **{"nld": "dut", "fre": "fra", "kat": "geo", "deu": "ger", "ell": "gre", "isl": "ice"},
+    **{"mkd": "mac", "msa": "may", "fas": "per", "rum": "ron", "slo": "slk", "bod": "tib"},
+    **{"cym": "wel", "swe": "sve"},
+}
 _IN_A_LANGUAGE = re.compile(r"(.+)-[a-z]{3}")  # the MOV demuxer gives some tags twice
 _ENOUGH_PACKETS = 2000
 
@@ -49,6 +53,7 @@ class Cargo:
     seconds : the range that is taken, on the timeline of the source's video.
     streams : indices of those that are copied packet by packet.
     tags, video_tags : of the file, and of its video stream.
+    lost : what it does not take, in words.
     """
 
     path: str
@@ -58,10 +63,11 @@ class Cargo:
     chapters: tuple[Chapter, ...]
     tags: Mapping[str, str]
     video_tags: Mapping[str, str]
+    lost: tuple[str, ...]
 
 
 def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
-    """Find out what FFmpeg's `muxer` holds of a clip; what is lost is named in one warning."""
+    """Find out what FFmpeg's `muxer` holds of a clip."""
     with open_container(path) as source:
         video = first_video(source)
         rate = claimed_rates(video)[0] if video else Fraction(25)
@@ -80,8 +86,6 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
         if not keeps_chapters(muxer, chapters):
             lost.append(f"{len(chapters)} chapters")
             chapters = ()
-        if lost:
-            log.warning("%s: dropped, as %s cannot hold it: %s", path, muxer, ", ".join(lost))
         return Cargo(
             path=path,
             seconds=seconds,
@@ -89,7 +93,8 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
             pictures=tuple(_picture(s, contents[s.index]) for s in covers),
             chapters=chapters,
             tags=kept,
-            video_tags=stream_tags(video) if video else {},
+            video_tags=stream_tags(video, muxer) if video else {},
+            lost=tuple(lost),
         )
 
 
@@ -101,12 +106,15 @@ def video_start(source: av.container.InputContainer) -> Fraction:
     return stream.start_time * stream.time_base
 
 
-def stream_tags(stream: Stream) -> dict[str, str]:
-    """Language, title and the like."""
+def stream_tags(stream: Stream, muxer: str) -> dict[str, str]:
+    """Language, title and the like, as `muxer` wants them."""
     tags = {k: v for k, v in stream.metadata.items() if not _MADE_BY_MUXERS.fullmatch(k)}
     tags.pop(TIMECODE, None)
     if "name" in tags:  # what the MOV demuxer calls the title that its muxer writes
         tags.setdefault("title", tags.pop("name"))
+    language = tags.get("language", "")
+    if muxer == "mov" and language in _MOV_LANGUAGES:
+        tags["language"] = _MOV_LANGUAGES[language]
     return tags
 
 

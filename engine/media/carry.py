@@ -58,7 +58,7 @@ class StreamCopy:
 
     def _add(self, stream: Stream) -> Stream:
         copy = add_copy(self._output, stream)
-        copy.metadata.update(stream_tags(stream))
+        copy.metadata.update(stream_tags(stream, self._output.format.name))
         return copy
 
     def _in_range(self) -> Iterator[tuple[Fraction, av.Packet]]:

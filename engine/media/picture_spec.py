@@ -86,7 +86,8 @@ def target_for(suffix: str, bit_depth: int, floats: bool) -> Target:
         return Target(suffix, "uint8", 8, "none")
     if suffix == ".dpx":
         bits = next((b for b in (10, 12) if bit_depth <= b), 16)
-        return Target(suffix, "uint16", bits, "alpha")
+        # OpenImageIO mixes up four channels of 10 bits.
+        return Target(suffix, "uint16", bits, "none" if bits == 10 else "alpha")
     return Target(suffix, "uint16" if wide else "uint8", 16 if wide else 8, "alpha")
 
 

@@ -80,8 +80,10 @@ class VideoWriter(Writer):
         self._workspace = workspace or _own_workspace(Path(path))
         try:
             self._check_finished()
-            if carry_from is not None:  # what is lost is said before frames are made
+            if carry_from is not None:
                 self._cargo = survey(carry_from, self._muxer, carry_range or (0, None))
+                if names := ", ".join(self._cargo.lost):
+                    self._lost.append(f"{self._muxer} has no place for {names}: dropped")
             whole = self._workspace / f"whole{Path(path).suffix}"
             self._file = AtomicFile(path, overwrite, whole)
         except BaseException:

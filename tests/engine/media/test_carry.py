@@ -175,6 +175,19 @@ def test_attachments_are_the_same_bytes(tmp_path: Path, mkv: Path) -> None:
         assert bytes(next(container.demux(cover))) == picture()
 
 
+def test_mov_has_one_code_a_language(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as container:
+        track = container.add_mux_stream("pcm_s16le", rate=8000)
+        track.time_base, track.metadata["language"] = MS, "deu"
+        packet = av.Packet(bytes(160))
+        packet.stream, packet.time_base, packet.is_keyframe = track, MS, True
+        packet.pts = packet.dts = 0
+        container.mux(packet)
+    with av.open(str(copy(source, tmp_path / "a.mov"))) as container:
+        assert container.streams.audio[0].language == "ger"
+
+
 def test_cover_goes_into_mp4_and_back(tmp_path: Path, mkv: Path) -> None:
     mp4 = copy(mkv, tmp_path / "a.mp4")
     back = copy(mp4, tmp_path / "b.mkv")
