@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -79,6 +78,7 @@ def restore(
         codec, config = VIDEO_CODEC, _with_tiny_vae(config)
     output: dict[str, Any] = {"codec": codec, "crf": crf, "overwrite": overwrite}
     with make_reporter(progress) as reporter:
+        from ..engine.media.atomic import write_text
         from ..engine.restorer import Restorer
 
         keep_freed_memory()
@@ -97,7 +97,7 @@ def restore(
         except (Stopped, Interrupted) as stopped:
             raise Interrupted(f"{stopped}: {_what_is_left(target)}") from None
         if report is not None:
-            _write_report(report, done)
+            write_text(report, json.dumps(done, indent=2) + "\n")
         reporter.finish(done)
 
 
@@ -145,15 +145,3 @@ def _what_is_left(target: str) -> str:
     if is_sequence_output(target):
         return f"the pictures that were finished stay in {target}"
     return f"{target} was not written"
-
-
-def _write_report(path: str, report: dict[str, Any]) -> None:
-    from ..engine.media.atomic import AtomicFile
-
-    file = AtomicFile(Path(path), overwrite=True)
-    try:
-        file.path.write_text(json.dumps(report, indent=2) + "\n")
-    except BaseException:
-        file.abort()
-        raise
-    file.commit()

@@ -56,6 +56,20 @@ class AtomicFile:
         self.path.unlink(missing_ok=True)
 
 
+def write_text(target: str | Path, text: str) -> None:
+    """Put a text under a name, replacing what exists; InputError where it cannot be written."""
+    file = AtomicFile(target, overwrite=True)
+    try:
+        file.path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        file.abort()
+        raise InputError(f"cannot write {target}: {reason(error)}") from None
+    except BaseException:
+        file.abort()
+        raise
+    file.commit()
+
+
 def _fsync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
