@@ -91,8 +91,10 @@ SETTINGS: dict[str, dict[str, tuple[str | None, str]]] = {
     "Chunks and tiles": {
         "chunk": ("N", "Frames that are refined together."),
         "overlap": ("N", "Frames that neighbouring chunks share."),
-        "full_chunks": (None, "Continue the last chunk of a clip up to the full length, as bundles "
+        "full_chunks": (None, "Continue the last chunk of a shot up to the full length, as bundles "
                         "always do; then both give the same frames."),
+        "shots": ("auto|none|FILE", "Where chunks begin anew: at the cuts that are found, nowhere, "
+                  "or at the frames in FILE, as `dtg-restore shots` writes it."),
         "tile": ("WxH", "Size of a tile in pixels; smaller ones take less memory, 0x0 is the "
                  "whole frame."),
         "tile_overlap": ("N", "Pixels that neighbouring tiles share."),

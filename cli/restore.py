@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..engine.config import RestoreConfig
-from ..engine.errors import ConfigError, Interrupted
+from ..engine.errors import ConfigError, EngineError, InputError, Interrupted
 from ..engine.heap import keep_freed_memory
 from .options import Progress, with_settings
 from .progress import make_reporter
 from .signals import Stopped
+from .text import plural
+
+if TYPE_CHECKING:
+    from ..engine.job import Job
 
 _OUTPUT = "Output"
 VIDEO_CODEC = "h264"
@@ -35,7 +41,8 @@ def restore(
         str,
         typer.Argument(
             metavar="OUTPUT",
-            help="A video (.mp4 .mov .mkv .webm .avi), or a folder or pattern for PNG pictures.",
+            help="A video (.mp4 .mov .mkv .webm .avi), or pictures: a folder, or a pattern such as "
+            "out/%04d.exr (.png .tif .exr .dpx .jpg).",
             show_default=False,
         ),
     ],
@@ -45,21 +52,57 @@ def restore(
         bool,
         typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=_OUTPUT),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on with what an unfinished run of the same settings has left, or discard it.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = True,
     codec: Annotated[
         str,
         typer.Option(
-            metavar="h264|hevc|prores|ffv1|av1",
+            metavar="h264|hevc|vp9|av1|prores|prores4444|ffv1",
             help="Codec of a video; ffv1 is lossless. tiny, which is none of a video, is short "
             "for --vae tiny.",
             rich_help_panel=_OUTPUT,
         ),
     ] = VIDEO_CODEC,
+    chroma: Annotated[
+        str | None,
+        typer.Option(
+            metavar="420|422|444",
+            help="Sampling of the colours of a video, where its codec has a choice.",
+            show_default="the codec's own",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     crf: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Quality of h264, hevc and av1: lower is better and larger.",
+            help="Quality of h264, hevc, vp9 and av1: lower is better and larger.",
             show_default="the codec's, visually lossless",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    color_space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colour space of the pictures of INPUT, such as ACEScg; by a name of "
+            "OpenColorIO's standard configuration.",
+            show_default="linear for floating point, else sRGB",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    output_color_space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colour space of the pictures that are written.",
+            show_default="that of INPUT",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
@@ -76,26 +119,26 @@ def restore(
     """Restore a video or a sequence of pictures."""
     if codec == TINY:
         codec, config = VIDEO_CODEC, _with_tiny_vae(config)
-    output: dict[str, Any] = {"codec": codec, "crf": crf, "overwrite": overwrite}
     with make_reporter(progress) as reporter:
+        from ..engine.file_run import restore_file
+        from ..engine.job import Job, frame_range
         from ..engine.media.atomic import write_text
         from ..engine.restorer import Restorer
 
         keep_freed_memory()
-        _check(source, target, config, frames, report, output)
+        output = {"codec": codec, "chroma": chroma, "crf": crf}
+        job = Job(
+            *(source, target, *frame_range(frames), output),
+            color_space=color_space,
+            output_color_space=output_color_space,
+            overwrite=overwrite,
+            resume=resume,
+        )
+        _check(job, config, report)
         restorer = Restorer.load(config)
         reporter.begin()
-        try:
-            done = restorer.restore_file(
-                source,
-                target,
-                frames=frames,
-                on_progress=reporter,
-                cancel=context.obj.requested,
-                **output,
-            )
-        except (Stopped, Interrupted) as stopped:
-            raise Interrupted(f"{stopped}: {_what_is_left(target)}") from None
+        with _what_is_left(job):
+            done = restore_file(restorer, job, reporter, context.obj.requested)
         if report is not None:
             write_text(report, json.dumps(done, indent=2) + "\n")
         reporter.finish(done)
@@ -107,41 +150,37 @@ def _with_tiny_vae(config: RestoreConfig) -> RestoreConfig:
     return replace(config, vae=TINY)
 
 
-def _check(
-    source: str,
-    target: str,
-    config: RestoreConfig,
-    frames: tuple[int, int] | None,
-    report: str | None,
-    output: dict[str, Any],
-) -> None:
+def _check(job: Job, config: RestoreConfig, report: str | None) -> None:
     """Whatever can be wrong with the files is found before the models are loaded."""
-    from ..engine.media import open_writer, probe, would_replace
+    from ..engine.job import check_files
+    from ..engine.media import would_replace
     from ..engine.media.atomic import AtomicFile
-    from ..engine.sr import sr_facts
     from ..kernels import check_environment
 
     check_environment()
-    if report is not None and any(would_replace(report, path) for path in (source, target)):
+    if report is not None and any(would_replace(report, p) for p in (job.source, job.target)):
         raise ConfigError(f"--report is {report!r}: that is the input or the output")
-    info = probe(source, frames and frames[1] + 1)
-    scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
-    open_writer(
-        target,
-        width=info.width * scale,
-        height=info.height * scale,
-        fps=info.fps,
-        colour=info.colour,
-        bit_depth=info.bit_depth,
-        **output,
-    ).abort()
+    check_files(job, config)
     if report is not None:
         AtomicFile(report, overwrite=True).abort()
 
 
-def _what_is_left(target: str) -> str:
-    from ..engine.media.paths import is_sequence_output
+@contextmanager
+def _what_is_left(job: Job) -> Iterator[None]:
+    """An error says, too, how to go on from what the run has finished."""
+    try:
+        yield
+    except (Stopped, Interrupted) as stopped:
+        left = _how_to_go_on(job) or f"{job.target} was not written"
+        raise Interrupted(f"{stopped}: {left}") from None
+    except (InputError, EngineError) as error:
+        if left := _how_to_go_on(job):
+            error.args = (f"{error}; {left}",)
+        raise
 
-    if is_sequence_output(target):
-        return f"the pictures that were finished stay in {target}"
-    return f"{target} was not written"
+
+def _how_to_go_on(job: Job) -> str:
+    """Empty where nothing is finished."""
+    count = job.finished()
+    command = "the same command" if job.resume else "the same command without --no-resume"
+    return f"{plural(count, 'frame')} finished, {command} goes on from there" if count else ""

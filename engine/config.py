@@ -138,8 +138,10 @@ class RestoreConfig:
     prompt, negative_prompt : text, or a quality tag for `mini`; None = the backbone's default.
     seed : of the noise, 0 .. 2^63 - 1.
     chunk, overlap : frames refined together, and shared by neighbours; None = the backbone's.
-    full_chunks : continue the last chunk of a clip by reflection up to the full length, so that
+    full_chunks : continue the last chunk of a shot by reflection up to the full length, so that
         all have one shape; engine bundles always do, so eager frames then equal theirs.
+    shots : where chunks begin anew, so that none holds two shots: "auto" (at the cuts that are
+        found), "none", or a file with the number of every shot's first frame, one a line.
     tile : (width, height) in pixels, None = the backbone's; (0, 0) = the whole frame.
     tile_overlap : pixels shared by neighbouring tiles.
     tile_batch : tiles in one call of the backbone.
@@ -179,6 +181,7 @@ class RestoreConfig:
     chunk: int | None = None
     overlap: int | None = None
     full_chunks: bool = False
+    shots: str = "auto"
     tile: tuple[int, int] | None = None
     tile_overlap: int | None = None
     tile_batch: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,9 @@ def fast_products() -> list[str]:
 
 
 @contextmanager
-def named_out_of_memory(suggested_tile: tuple[int, int] | None = None) -> Iterator[None]:
+def named_out_of_memory(
+    suggested_tile: tuple[int, int] | None = None, stage: str | None = None
+) -> Iterator[None]:
     """Whatever torch, numpy or Python raise where memory runs out becomes `OutOfMemory`."""
     try:
         yield
@@ -65,7 +68,14 @@ def named_out_of_memory(suggested_tile: tuple[int, int] | None = None) -> Iterat
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "no memory is left"
-        raise OutOfMemory(f"memory does not suffice: {reason}", suggested_tile) from error
+        raise OutOfMemory(f"memory does not suffice: {reason}", suggested_tile, stage) from error
+
+
+def free_memory() -> None:
+    """Give the device back what was used and is kept for the next use."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

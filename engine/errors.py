@@ -37,13 +37,19 @@ class OutOfMemory(DTGError):
     Attributes
     ----------
     suggested_tile : (width, height) in pixels that should fit, or None where none is known.
+    stage : "refine" or "upscale", or None where it was neither.
     """
 
     exit_code = 5
 
-    def __init__(self, message: str, suggested_tile: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        message: str,
+        suggested_tile: tuple[int, int] | None = None,
+        stage: str | None = None,
+    ):
         super().__init__(message)
-        self.suggested_tile = suggested_tile
+        self.suggested_tile, self.stage = suggested_tile, stage
 
 
 class Interrupted(DTGError):

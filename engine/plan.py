@@ -25,7 +25,8 @@ from .schedule import nodes
 from .sr import SRFacts
 from .sr.frames import TILE
 from .tiling import ChunkGrid, round_frames, round_up, tiles
-from .types import Tile
+from .timeline import Timeline
+from .types import Chunk, Tile
 
 # Seen in runs of `mini` on a CPU: the share of the matrix peak that a whole run reaches.
 EFFICIENCY = 0.5
@@ -58,6 +59,11 @@ class Plan:
     def padded_frames(self, count: int) -> int:
         """What the backbone sees of a chunk of `count` frames: the next count that it takes."""
         return round_frames(count, *self.frame_rule)
+
+    def flops(self, chunk: Chunk) -> float:
+        """Of refining it: a short one costs about its share of a full one."""
+        frames = self.padded_frames(chunk.stop - chunk.start)
+        return self.flops_per_chunk * frames / self.grid.length
 
     @property
     def smaller_tile(self) -> tuple[int, int] | None:
@@ -217,6 +223,7 @@ def estimate(
     frames: tuple[int, int] | None,
     num_frames: int | None,
     flops_per_second: float,
+    shots: tuple[int, ...] = (0,),
 ) -> dict[str, Any]:
     """What a run costs, roughly; None where that depends on an unknown length.
 
@@ -227,6 +234,7 @@ def estimate(
     frames : start and stop of the range that is restored; None = length unknown.
     num_frames : length of the clip, None = the range's stop.
     flops_per_second : of the machine, see `matmul_flops`.
+    shots : the first frame of every shot of the clip.
     """
     memory = (plan.memory.device if plan else 0) + upscale_memory(sr, *size)
     costs: dict[str, Any] = {"memory_bytes": memory, "machine_flops_per_second": flops_per_second}
@@ -235,13 +243,14 @@ def estimate(
             ("frames", "chunks", "evaluations", "refine_flops", "upscale_flops", "seconds")
         )
     start, stop = frames
-    chunks = len(plan.grid.touching(start, stop, num_frames or stop)) if plan else 0
-    refine = chunks * plan.flops_per_chunk if plan else 0.0
+    timeline = Timeline(plan.grid if plan else None, shots)
+    chunks = timeline.touching(start, stop, num_frames or stop)
+    refine = sum(map(plan.flops, chunks)) if plan else 0.0
     upscale = 2.0 * sr.macs_per_pixel * size[0] * size[1] * (stop - start) if sr else 0.0
     return costs | {
         "frames": stop - start,
-        "chunks": chunks,
-        "evaluations": chunks * plan.evaluations if plan else 0,
+        "chunks": len(chunks),
+        "evaluations": len(chunks) * plan.evaluations if plan else 0,
         "refine_flops": refine,
         "upscale_flops": upscale,
         "seconds": (refine + upscale) / (EFFICIENCY * flops_per_second),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .plan import Plan
 from .sr import SRFacts
-from .tiling import ChunkGrid
-from .types import Progress
+from .timeline import Timeline
+from .types import Chunk, Progress
 
 # Operations that cost about as much time as to code one pixel of a video.
 CODING_FLOPS = 2000
@@ -18,16 +18,19 @@ class Meter:
     ----------
     plan, sr : of the run; None where it lacks that stage.
     size : (height, width) of an input frame.
+    timeline : of the clip.
     """
 
-    def __init__(self, plan: Plan | None, sr: SRFacts | None, size: tuple[int, int]):
+    def __init__(
+        self, plan: Plan | None, sr: SRFacts | None, size: tuple[int, int], timeline: Timeline
+    ):
         pixels = size[0] * size[1]
         scale, macs = (sr.scale, sr.macs_per_pixel) if sr else (1, 0)
-        self._per_chunk = plan.flops_per_chunk if plan else 0.0
+        self._plan, self._timeline = plan, timeline
         self._per_frame = pixels * (2.0 * macs + CODING_FLOPS * scale**2)
-        self._grid = plan.grid if plan else None
-        self._chunks = self._frames = 0
-        self._part = 0.0  # of the chunk that is refined, perhaps while frames leave the last stage
+        self._refined = 0.0  # work in chunks that are finished
+        self._part = 0.0  # in the one that is refined, perhaps while frames leave the last stage
+        self._frames = 0
         self._num_frames: int | None = None
         self._all_work: float | None = None
 
@@ -36,13 +39,15 @@ class Meter:
         self._num_frames = count_frames(start, stop, num_frames)
         if self._num_frames is not None:
             end = start + self._num_frames
-            chunks = count_chunks(self._grid, start, end, num_frames or end)
-            self._all_work = chunks * self._per_chunk + self._num_frames * self._per_frame
+            chunks = self._timeline.touching(start, end, num_frames or end)
+            refine = sum(map(self._work, chunks))
+            self._all_work = refine + self._num_frames * self._per_frame
 
-    def step(self, done: int, total: int) -> Progress:
+    def step(self, done: int, total: int, chunk: Chunk) -> Progress:
         """Sampler step `done` of `total` of the current chunk is finished."""
-        self._chunks += done == total
-        self._part = 0.0 if done == total else done / total
+        work = self._work(chunk)
+        self._refined += work if done == total else 0.0
+        self._part = 0.0 if done == total else work * done / total
         return Progress("refine", done, total, self._frames, self._num_frames, self._share())
 
     def frame(self) -> Progress:
@@ -51,10 +56,13 @@ class Meter:
         count = self._frames
         return Progress("restore", count, self._num_frames, count, self._num_frames, self._share())
 
+    def _work(self, chunk: Chunk) -> float:
+        return self._plan.flops(chunk) if self._plan else 0.0
+
     def _share(self) -> float | None:
         if not self._all_work:
             return None
-        work = (self._chunks + self._part) * self._per_chunk + self._frames * self._per_frame
+        work = self._refined + self._part + self._frames * self._per_frame
         return min(1.0, work / self._all_work)
 
 
@@ -62,7 +70,3 @@ def count_frames(start: int, stop: int | None, num_frames: int | None) -> int | 
     """Frames of `start .. stop - 1` in a clip of `num_frames`; None where nothing is known."""
     ends = [end for end in (stop, num_frames) if end is not None]
     return max(0, min(ends) - start) if ends else None
-
-
-def count_chunks(grid: ChunkGrid | None, start: int, stop: int, num_frames: int) -> int:
-    return len(grid.touching(start, stop, num_frames)) if grid else 0

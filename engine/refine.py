@@ -140,7 +140,7 @@ class Refiner:
         """
         count, _, height, width = frames.shape
         laps = laps_of(self._backbone.device)
-        with self._turn, named_out_of_memory(self._plan.smaller_tile):
+        with self._turn, named_out_of_memory(self._plan.smaller_tile, "refine"):
             laps.mark()
             z = self._encode(frames)
             t = self._nodes[0].t

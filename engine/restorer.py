@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import report
 from .backbones import load_backbone, load_codec
 from .backbones.base import Backbone
 from .bundle.settings import opened_with, settled
@@ -22,13 +19,13 @@ from .codecs.base import Codec
 from .config import RestoreConfig
 from .cores import use_threads
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
-from .errors import BeyondEnd, ConfigError, InputError
-from .media import open_reader, open_writer, probe, would_replace
-from .overlap import ahead, behind
-from .pipeline import first_frame
+from .errors import ConfigError, InputError
+from .file_run import restore_file
+from .job import Job, frame_range
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
+from .shots import given_shots
 from .sr import SuperResolver, load_sr
 
 # Settings that decide what is loaded.
@@ -146,9 +143,10 @@ class Restorer:
         """Restore frames (3, H, W) in [0, 1] as they come, in bounded memory.
 
         Each restored frame (3, sH, sW) is yielded as soon as its chunk, and the next one where both
-        share it, is finished.  `size` (height, width) saves looking at the first frame.  On a GPU
-        with room for it, frames are upscaled while the next chunk is refined: then `frames` is
-        drawn from in another thread, up to a chunk ahead.
+        share it, is finished; where a cut may lie, a few more frames are looked at.  `size`
+        (height, width) saves looking at the first frame.  On a GPU with room for it, frames are
+        upscaled while the next chunk is refined: then `frames` is drawn from in another thread, up
+        to a chunk ahead.
 
         InputError for a frame of another shape, or of integers.
         """
@@ -159,7 +157,7 @@ class Restorer:
                 return
             height, width = first.shape[-2:]
             size, iterator = (height, width), _chain(first, iterator)
-        run = self._run(size)
+        run = self.run(size, given_shots(self.config.shots))
         yield from run.frames(run.clock.timed("decode", _checked(iterator, size)), 0, None)
 
     def restore_file(
@@ -169,17 +167,30 @@ class Restorer:
         *,
         frames: tuple[int, int] | None = None,
         codec: str = "h264",
+        chroma: str | None = None,
         crf: int | None = None,
+        color_space: str | None = None,
+        output_color_space: str | None = None,
         overwrite: bool = False,
+        resume: bool = True,
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
     ) -> dict[str, Any]:
         """Restore a video or an image sequence into another.
 
+        A run that is broken off leaves what it has finished in a hidden folder beside the target,
+        and the next one with the same settings goes on from there, to the same bytes.  Where memory
+        runs out it goes on once with smaller tiles.
+
         Parameters
         ----------
         source, target : see `media.open_reader` and `media.open_writer`.
         frames : (first, last), inclusive and 0-based, clamped to the clip; None = all.
+        codec, chroma, crf : see `media.open_writer`.
+        color_space : of the source's pictures, by name; see `media.open_reader`.
+        output_color_space : that the result's pictures are written in; None = `color_space`.
+        overwrite : replace what exists.
+        resume : go on with what an unfinished run has left; False discards it.
         on_progress : called with `Progress` after every step and frame; one call at a time, but
             not always from the thread that called this.
         cancel : asked after every step and frame; True ends the run.
@@ -191,61 +202,33 @@ class Restorer:
 
         Raises
         ------
-        InputError : the source cannot be read, or the target not be written.
-        OutOfMemory : with a tile that should fit.
+        InputError : the source cannot be read, or the target not be written, or another process
+            is writing it.
+        OutOfMemory : also with smaller tiles.
         Interrupted : `cancel` returned True; nothing stands under the target's name.
         """
-        start, stop = _range(frames)
-        if would_replace(target, source):
-            raise ConfigError(f"input and output are the same: {os.fspath(source)}")
-        info = probe(source, stop)
-        run = self._run((info.height, info.width), on_progress, cancel)
-        grid = None if run.plan is None else run.plan.grid
-        try:
-            with (
-                open_reader(source, first_frame(start, grid), info.readable) as reader,
-                open_writer(
-                    target,
-                    width=info.width * self.scale,
-                    height=info.height * self.scale,
-                    fps=info.fps,
-                    colour=info.colour,
-                    codec=codec,
-                    crf=crf,
-                    bit_depth=info.bit_depth,
-                    pixel_aspect=info.pixel_aspect,
-                    carry_from=source,
-                    carry_range=(start / info.fps, None if stop is None else stop / info.fps),
-                    first_number=reader.first_number + start - reader.start,
-                    overwrite=overwrite,
-                ) as writer,
-            ):
-                decoded = ahead(run.clock.timed("decode", reader))
-                encode = partial(run.clock.call, "encode", writer.write)
-                with closing(decoded), behind(encode) as write:
-                    for frame in run.frames(decoded, start, stop, info.num_frames):
-                        write(frame)
-                if writer.num_frames == 0:
-                    raise BeyondEnd
-        except BeyondEnd:
-            raise BeyondEnd(f"{os.fspath(source)} ends before frame {start}") from None
-        return run.report() | {
-            "input": {"path": os.fspath(source), "sha256": report.sha256(source)},
-            "output": {
-                "path": os.fspath(target),
-                "sha256": report.sha256(target),
-                "width": writer.width,
-                "height": writer.height,
-            },
-            "frames": {"first": start, "count": writer.num_frames},
-        }
+        start, stop = frame_range(frames)
+        job = Job(
+            os.fspath(source),
+            os.fspath(target),
+            start,
+            stop,
+            {"codec": codec, "chroma": chroma, "crf": crf},
+            color_space,
+            output_color_space,
+            overwrite,
+            resume,
+        )
+        return restore_file(self, job, on_progress, cancel)
 
-    def _run(
+    def run(
         self,
         size: tuple[int, int],
+        shots: tuple[int, ...] | None = (0,),
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
     ) -> Run:
+        """A pass over a clip of `size` (height, width) with those shots: see `Run`."""
         return Run(
             self.config,
             self.backbone,
@@ -256,6 +239,7 @@ class Restorer:
             size,
             on_progress,
             cancel,
+            shots,
         )
 
 
@@ -266,16 +250,6 @@ def _changed(config: RestoreConfig, settings: dict[str, Any]) -> RestoreConfig:
             f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(asdict(config)))}"
         )
     return replace(config, **settings)
-
-
-def _range(frames: tuple[int, int] | None) -> tuple[int, int | None]:
-    """An inclusive range as start and stop."""
-    if frames is None:
-        return 0, None
-    first, last = frames
-    if first < 0 or last < first:
-        raise ConfigError(f"frame range {first}-{last} is empty or negative")
-    return first, last + 1
 
 
 def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:

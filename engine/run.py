@@ -20,11 +20,13 @@ from .devices import named_out_of_memory
 from .errors import Interrupted
 from .memory import memory_size
 from .overlap import ahead
-from .pipeline import Beside, restore_frames
+from .pipeline import Beside, Place, restore_frames
 from .plan import Plan, describe, upscale_memory
 from .progress import Meter
 from .refine import Refiner
+from .shots import place
 from .sr import SuperResolver
+from .timeline import Timeline
 from .types import Chunk, Progress, StepInfo
 
 OnProgress = Callable[[Progress], None]
@@ -37,7 +39,8 @@ NOTHING_EVALUATED: dict[str, Any] = {"evaluations": {}} | dict.fromkeys(
 class Run:
     """Restores the frames of one clip, of `size` (height, width), once.
 
-    `plan` is None where there is no backbone.
+    `plan` is None where there is no backbone.  `shots` are the first frames of the clip's shots;
+    None = they are looked for in the frames as these come, which then begin with the clip.
     """
 
     def __init__(
@@ -51,12 +54,15 @@ class Run:
         size: tuple[int, int],
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
+        shots: tuple[int, ...] | None = (0,),
     ):
+        self.timeline = Timeline(plan.grid if plan else None, shots or (0,))
+        self._place: Place | None = place if shots is None else None
         self.config, self.plan, self.clock = config, plan, report.Clock()
         self._device = device
         self._on_progress, self._cancel = on_progress, cancel
         self._telling, self._over = RLock(), Event()  # one tells at a time, whatever the thread
-        self._meter = Meter(plan, sr.facts if sr else None, size)
+        self._meter = Meter(plan, sr.facts if sr else None, size, self.timeline)
         self._backbone = backbone
         self._refiner = None
         if backbone and codec and plan:
@@ -73,12 +79,15 @@ class Run:
         also draws from `frames`, up to a chunk ahead.
         """
         self._meter.expect(start, stop, num_frames)
-        grid = self.plan.grid if self.plan else None
+        grid = self.timeline.grid
         refine = partial(self._refine, self._refiner) if self._refiner else None
         beside: Beside | None = None
         if grid and not self._in_turns:
             beside = partial(ahead, depth=grid.stride, stop=self._over)
-        restored = restore_frames(frames, start, stop, refine, grid, self._sr, self.clock, beside)
+        restored = restore_frames(
+            *(frames, start, stop, refine, self.timeline, self._sr, self.clock),
+            *(beside, self._place),
+        )
         with named_out_of_memory(), closing(restored):
             for frame in restored:
                 with self._telling:
@@ -90,7 +99,7 @@ class Run:
             if self._over.is_set():
                 raise Interrupted("the frames of this chunk are no more asked for")
             with self._telling:
-                self._tell(self._meter.step(info.step, info.num_steps))
+                self._tell(self._meter.step(info.step, info.num_steps, chunk))
 
         return refiner(part, chunk, on_step)
 
@@ -112,6 +121,7 @@ class Run:
                 for name in ("backbone", "sr")
             },
             "plan": describe(self.plan) if self.plan else None,
+            "shots": list(self.timeline.shots),
             **(self._refiner.describe() if self._refiner else NOTHING_EVALUATED),
             "seconds": self.clock.describe(),
             "timeline": self.clock.timeline(),

@@ -1,7 +1,7 @@
 """The grids of chunks (time) and tiles (space), in integers.
 
 The grid of chunks is absolute: chunk k covers frames `k * stride` to `k * stride + length - 1` of
-the clip, whichever part of the clip a worker was given.  So every division of the work over workers
+its shot, whichever part of the clip a worker was given.  So every division of the work over workers
 computes the same chunks, and gives the same frames.
 """
 
@@ -15,7 +15,10 @@ from .types import Chunk, Tile
 
 @dataclass(frozen=True)
 class ChunkGrid:
-    """Chunks of `length` frames, `overlap` of them shared with the chunk before."""
+    """Chunks of `length` frames, `overlap` of them shared with the chunk before.
+
+    Frames are counted from the first of their shot; `Timeline` has them on the clip.
+    """
 
     length: int
     overlap: int

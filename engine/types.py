@@ -77,16 +77,19 @@ class FrameNote:
     ----------
     number : of the frame on the clip's own numbering; of a picture that in its file name.
     time, duration : seconds since the clip's first frame; None for pictures.
-    channels : planes (H, W) float32 by name, such as "A" and "Z".
-    beyond : (3, H, W) where samples lie outside of the models' range, in the units of the frame,
-        else None.
-    metadata : attributes of the picture's file.
+    channels : planes (H, W) by name, such as "A" and "Z": float32, float16 where the file holds
+        that.
+    linear : the frame is linear light under the curve of `media/tone.py`.
+    beyond : the samples (3, H, W) of the frame, without the curve, where some of them lie outside
+        of the models' range; else None.
+    metadata : of a picture, see `media/images.py`.
     """
 
     number: int
     time: Fraction | None = None
     duration: Fraction | None = None
     channels: Mapping[str, Tensor] = field(default_factory=dict)
+    linear: bool = False
     beyond: Tensor | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -106,9 +109,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames `start .. stop - 1` of the clip, refined together.
+    """Frames `start .. stop - 1` of the clip, refined together; `index` counts from its shot.
 
-    The grid of chunks is absolute on the clip's timeline.
+    The grid of chunks is absolute on the clip's timeline, and begins anew at every shot.
     """
 
     index: int

@@ -1,65 +1,19 @@
-"""Folders that appear under their name complete, or not at all, and locks between processes."""
+"""Folders that appear under their name complete, or not at all."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..engine.errors import EngineError, InputError
+from ..engine.lock import is_there, lock, refusals_named, try_lock
 
 PART = ".part"
 SPARE = 2**20  # bytes: with less, the words that a compiler has for it are those of a full disk
-# What the system says where a file cannot be written; anything else is no matter of the disk.
-REFUSALS = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
-}
-
-
-@contextmanager
-def refusals_named(target: Path) -> Iterator[None]:
-    """A disk that is full, or may not be written, becomes an InputError that names `target`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in REFUSALS or _elsewhere(error.filename, target.parent):
-            raise
-        from ..engine.media.atomic import reason  # its package imports torch
-
-        raise InputError(f"cannot write {target}: {reason(error)}") from error
-
-
-@contextmanager
-def locked(path: Path, wait: Callable[[], None] | None) -> Iterator[bool]:
-    """Hold the lock file `path` alone among all processes; it is made where it is not there.
-
-    `wait` is called once before we wait for another process; None: we do not wait, and the value
-    is whether the lock was had.  The file's time of change is when it was last waited for.
-    """
-    descriptor = _opened(path)
-    try:
-        held = _flock(descriptor)
-        if not held and wait is None:
-            yield False
-            return
-        if not held:
-            wait()  # type: ignore[misc]
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if not _is_there(descriptor, path):  # whoever held it has removed it
-            with locked(path, wait) as held:
-                yield held
-            return
-        if wait is not None:
-            os.utime(descriptor)
-        yield True
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -96,7 +50,7 @@ def sweep(folder: Path, name: str = "*") -> int:
         with suppress(OSError):
             descriptor = os.open(partial, os.O_RDONLY)
             try:
-                if _flock(descriptor):
+                if try_lock(descriptor):
                     shutil.rmtree(partial)
                     count += 1
             finally:
@@ -125,8 +79,8 @@ def _made_and_locked(partial: Path) -> int:
         partial.mkdir()
         with suppress(FileNotFoundError):  # swept between the two calls
             descriptor = os.open(partial, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_there(descriptor, partial):
+            lock(descriptor)
+            if is_there(descriptor, partial):
                 return descriptor
             os.close(descriptor)
 
@@ -149,27 +103,3 @@ def _put_in_place(partial: Path, target: Path, replace: bool) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    with refusals_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-
-def _flock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _elsewhere(name: object, folder: Path) -> bool:
-    return isinstance(name, str) and not os.path.abspath(name).startswith(os.path.abspath(folder))
-
-
-def _is_there(descriptor: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    return False

@@ -18,7 +18,8 @@ from ..engine.bundle.manifest import (
 )
 from ..engine.cache import cache_folder
 from ..engine.errors import ConfigError, EngineError
-from .folder import PART, locked, refusals_named, sweep, writing_folder
+from ..engine.lock import locked, refusals_named
+from .folder import PART, sweep, writing_folder
 
 SHORT = 24  # digits of a key that name its folder
 DAY = 86400.0  # seconds
@@ -33,7 +34,7 @@ def folder_of(key: str) -> Path:
 
 
 def lock_of(key: str, wait: Callable[[], None] | None) -> AbstractContextManager[bool]:
-    """See `folder.locked`: whoever holds it alone makes, copies or removes the bundle `key`."""
+    """See `lock.locked`: whoever holds it alone makes, copies or removes the bundle `key`."""
     return locked(root() / f"{key[:SHORT]}.lock", wait)
 
 

@@ -6,11 +6,8 @@ file for each GPU and version of the library.  Builds that run at once add to ea
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import torch
 
 from ..engine.cache import cache_folder
 from ..engine.errors import InputError
+from ..engine.lock import locked
 from ..engine.media.atomic import AtomicFile
 from ..engine.runtimes.tensorrt import library
 
@@ -46,7 +44,7 @@ def keep(config: Any, cache: Any, device: torch.device) -> None:
     path = timing_file(device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+        with locked(path.with_name(f"{path.name}.lock"), lambda: None):
             others = config.create_timing_cache(_read(path))  # another build may have ended
             if others is not None:
                 cache.combine(others, False)
@@ -66,10 +64,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(f"{path}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
-        yield

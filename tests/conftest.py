@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"test material is absent: {folder}")
     return folder
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dtg_restore.engine.lock import locked
+with locked(Path(sys.argv[1]), lambda: None):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder() -> Callable[[Path], subprocess.Popen[str]]:
+    """Starts a process that holds a lock file; it is the test's to end."""
+
+    def start(path: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLD, str(path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        return process
+
+    return start
 
 
 @pytest.fixture

@@ -18,33 +18,30 @@ def reason(error: Exception) -> str:
 class AtomicFile:
     """Reserves a hidden temporary name beside `target`, with the same suffix.
 
+    Parameters
+    ----------
+    path : the temporary name, on the same disk, instead; what it holds is replaced.
+
     Raises
     ------
     InputError : the folder is missing or not writable, or `target` exists and `overwrite` is off.
     """
 
-    def __init__(self, target: str | Path, overwrite: bool):
+    def __init__(self, target: str | Path, overwrite: bool, path: Path | None = None):
         self.target = Path(target)
-        if self.target.is_dir():
-            raise InputError(f"{target} is a folder")
-        if self.target.exists() and not overwrite:
-            raise InputError(f"{target} exists already, and overwrite is off")
-        if not self.target.parent.is_dir():
-            raise InputError(f"cannot write {target}: there is no folder {self.target.parent}")
-        stem = f".{self.target.stem}.{secrets.token_hex(4)}.part"
-        self.path = self.target.with_name(stem + self.target.suffix)
+        check_target(self.target, overwrite)
+        self.path = path or hidden_name(self.target, self.target.suffix)
         try:
-            self.path.touch(exist_ok=False)
+            self.path.touch(exist_ok=path is not None)
         except OSError as error:
             raise InputError(f"cannot write {target}: {reason(error)}") from None
 
     def commit(self) -> None:
         """Flush to the disk, then rename."""
         try:
-            _fsync(self.path, os.O_RDWR)
+            sync(self.path)
             os.replace(self.path, self.target)
-            with contextlib.suppress(OSError):  # not every system syncs folders
-                _fsync(self.target.parent, os.O_RDONLY)
+            sync_folder(self.target.parent)
         except OSError as error:
             self.abort()
             raise InputError(f"cannot write {self.target}: {reason(error)}") from None
@@ -54,6 +51,32 @@ class AtomicFile:
 
     def abort(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """InputError if `target` is a folder, in none, or there already and not to be replaced."""
+    if target.is_dir():
+        raise InputError(f"{target} is a folder")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists already, and overwrite is off")
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {target}: there is no folder {target.parent}")
+
+
+def hidden_name(target: Path, suffix: str) -> Path:
+    """A name beside `target` that nothing has."""
+    return target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{suffix}")
+
+
+def sync(path: Path) -> None:
+    """Put a file's content on the disk."""
+    _fsync(path, os.O_RDWR)
+
+
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        _fsync(path, os.O_RDONLY)
 
 
 def write_text(target: str | Path, text: str) -> None:

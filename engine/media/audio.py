@@ -11,7 +11,7 @@ from typing import cast
 
 import av
 
-from .video_reader import open_container
+from .container import open_container
 
 log = logging.getLogger("dtg_restore")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from math import isfinite
 from types import TracebackType
 
@@ -24,6 +25,7 @@ class Reader(ABC):
     info : facts of the clip, read from its first frame.
     first_number : number of the first frame that comes out, on the clip's own numbering: `start`
         for a video, the number in the file name for an image sequence.
+    last_number : the same of the last frame; None where the range has no end.
 
     What else a frame has is a `FrameNote`, which waits here until the writer takes it: the models
     see colours alone.
@@ -31,11 +33,13 @@ class Reader(ABC):
 
     info: ClipInfo
     first_number: int
+    last_number: int | None
 
     def __init__(self, path: str, start: int, stop: int | None):
         if start < 0 or (stop is not None and stop <= start):
             raise ConfigError(f"frame range {start}..{stop} is empty; start must be below stop")
         self.path, self.start, self.stop = path, start, stop
+        self.last_number = None if stop is None else stop - 1
         self._notes: dict[int, FrameNote] = {}  # filled and emptied in two threads, one each
 
     @abstractmethod
@@ -44,6 +48,10 @@ class Reader(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def time_of(self, index: int) -> Fraction:
+        """Seconds from the clip's first frame to frame `index`."""
+        return index / self.info.fps
 
     def _note(self, index: int, note: FrameNote) -> None:
         """To be called before frame `index` is yielded."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..errors import ConfigError, InputError
 
-# Read by their FFmpeg decoder; only PNG is written.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+WRITTEN_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".dpx", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".bmp", ".webp")
 _COUNTER = re.compile(r"%0?(\d*)d|(#+)")
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part(\.\w+)")
 _LAST_DIGITS = re.compile(r"(\d+)(?=\D*$)")
 
 
@@ -62,18 +63,41 @@ def is_sequence_output(path: str) -> bool:
     return as_folder or Path(path).is_dir() or is_image(path)
 
 
-def output_pattern(path: str) -> SequencePattern:
-    """Names of the files that a sequence is written to; a folder gets `000000.png` and so on."""
+def output_pattern(path: str, source: str | None = None) -> SequencePattern:
+    """Names of the files that a sequence is written to.
+
+    A folder gets `000000.png` and so on, of the type of `source` where that is a sequence of a
+    type that is written.
+    """
     pattern = parse_pattern(path)
     if pattern is None and is_image(path) and not Path(path).is_dir():
         raise ConfigError(
             f"{path} names one picture; for a sequence give a folder or a pattern "
             f"such as {Path(path).stem}_%04d.png"
         )
-    pattern = pattern or SequencePattern(Path(path), "", 6, ".png")
-    if pattern.suffix.lower().rpartition(".")[2] != "png":
-        raise ConfigError(f"image sequences are written as .png, not {pattern.suffix}")
+    pattern = pattern or SequencePattern(Path(path), "", 6, _suffix_like(source))
+    if pattern.suffix.lower() not in WRITTEN_SUFFIXES:
+        known = ", ".join(WRITTEN_SUFFIXES)
+        raise ConfigError(f"image sequences are written as {known}, not {pattern.suffix}")
     return pattern
+
+
+def _suffix_like(source: str | None) -> str:
+    if source is None or not is_sequence_input(source):
+        return ".png"
+    suffix = list_sequence(source)[0][1].suffix.lower()
+    return suffix if suffix in WRITTEN_SUFFIXES else ".png"
+
+
+def remove_leftovers(pattern: SequencePattern, first: int, last: int | None) -> None:
+    """Remove what a killed process has left of writing the pictures `first .. last`."""
+    if not pattern.folder.is_dir():
+        return
+    for file in pattern.folder.glob(f".*{pattern.suffix}"):
+        match = _LEFTOVER.fullmatch(file.name)
+        number = pattern.number(f"{match[1]}{match[2]}") if match else None
+        if number is not None and first <= number and (last is None or number <= last):
+            file.unlink(missing_ok=True)
 
 
 def list_sequence(path: str) -> list[tuple[int, Path]]:

@@ -37,6 +37,16 @@ def colour_tags(frame: av.VideoFrame) -> ColourTags:
     )
 
 
+def chroma_sampling(layout: av.VideoFormat) -> str:
+    """ "420", "422" or "444": the coarsest of them that loses nothing; "444" for RGB and grey."""
+    if _holds_rgb(layout) or not any(c.is_chroma for c in layout.components):
+        return "444"
+    shift_x, shift_y = _chroma_shifts(layout)
+    if shift_x == 0:
+        return "444"
+    return "420" if shift_y else "422"
+
+
 def frame_to_rgb(frame: av.VideoFrame, *, chroma_centred: bool = False) -> torch.Tensor:
     """Decoded frame, any integer pixel format, to RGB (3, H, W) float32 in [0, 1].
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from fractions import Fraction
@@ -14,10 +15,10 @@ from ..errors import InputError
 _FALLBACK_RATE = Fraction(25)
 
 
-def frame_rate(stream: av.VideoStream) -> Fraction:
-    """Average frames per second."""
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    return Fraction(rate) if rate else _FALLBACK_RATE
+def claimed_rates(stream: av.VideoStream) -> list[Fraction]:
+    """Frames per second, by several accounts, the likeliest first."""
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    return [Fraction(rate) for rate in rates if rate] or [_FALLBACK_RATE]
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
@@ -31,21 +32,21 @@ def frames_before_cut(stream: av.VideoStream, path: str) -> int | None:
     None where the file is whole, or the container has no index to tell.
     """
     size = os.path.getsize(path)
-    entries = list(stream.index_entries)
+    entries = [e for e in stream.index_entries if not e.is_discard]
     intact = [e for e in entries if e.pos + e.size <= size]
     return len(intact) if len(intact) < len(entries) else None
 
 
-def claimed_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int | None:
-    if stream.frames:
-        return stream.frames
+def claimed_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """How long the video is by the header; 0 where it does not tell."""
     if stream.duration and stream.time_base:
-        seconds = stream.duration * stream.time_base
-    elif container.duration:
-        seconds = Fraction(container.duration, av.time_base)
-    else:
-        return None
-    return max(1, round(seconds * frame_rate(stream)))
+        return float(stream.duration * stream.time_base)
+    if "DURATION" in stream.metadata:  # Matroska: hours:minutes:seconds
+        with contextlib.suppress(ValueError):
+            hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))
+            return (hours * 60 + minutes) * 60 + seconds
+    alone = len(container.streams) == 1
+    return container.duration / av.time_base if alone and container.duration else 0.0
 
 
 def orientation(frame: av.VideoFrame, path: str) -> tuple[int, bool]:

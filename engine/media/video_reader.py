@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import chain
 
 import av
@@ -13,68 +13,53 @@ import torch
 from ..errors import InputError
 from ..types import ClipInfo, FrameNote
 from .base import Reader
-from .planes import bit_depth, colour_tags, frame_to_rgb
-from .stream_facts import (
-    claimed_frames,
-    frame_rate,
-    frames_before_cut,
-    orientation,
-    pixel_aspect,
-)
+from .container import codec_name, open_container, video_stream
+from .deinterlace import can_deinterlace, deinterlaced
+from .hdr import dynamic_hdr, static_hdr
+from .planes import bit_depth, chroma_sampling, colour_tags, frame_to_rgb
+from .seeking import FAR, Numbered, frames_near
+from .stream_facts import claimed_seconds, frames_before_cut, orientation, pixel_aspect
+from .time_stamps import time_stamps
 
 log = logging.getLogger("dtg_restore")
 
-# Demuxers that turn any text into pictures.
-_NOT_VIDEO = {"tty", "ansi"}
-
-
-def open_container(path: str) -> av.container.InputContainer:
-    """Open a local file, and nothing that it may refer to over a network.
-
-    Raises
-    ------
-    InputError : missing, not readable, empty, or in no known format.
-    """
-    if not os.path.isfile(path):
-        raise InputError(f"{path} does not exist")
-    if os.path.getsize(path) == 0:
-        raise InputError(f"{path} is empty")
-    try:
-        container = av.open("file:" + path, options={"protocol_whitelist": "file"})
-    except PermissionError:
-        raise InputError(f"{path} cannot be read: permission denied") from None
-    except (av.FFmpegError, OSError, ValueError):
-        raise InputError(f"{path} is not a readable video: unknown format or damaged") from None
-    if container.format.name in _NOT_VIDEO:
-        container.close()
-        raise InputError(f"{path} is not a video")
-    return container
-
 
 class VideoReader(Reader):
-    """Decodes from the beginning, so that frame numbers are exact in every container."""
+    """Frame numbers are exact in every container: those of decoding it from the beginning."""
 
     def __init__(self, path: str, start: int = 0, stop: int | None = None):
         super().__init__(path, start, stop)
         self.first_number = start
-        self._container = open_container(path)
+        self._warned: set[str] = set()
+        self._open()
         try:
-            self._stream = _video_stream(self._container, path)
             self._readable = frames_before_cut(self._stream, path)
             self._refuse_what_is_cut_off()
-            self._decoded = self._decode()
-            first = self._first()
+            self._times = time_stamps(path)
+            decoded = self._decode(self._container.demux(self._stream))
+            first = self._first(decoded)
+            self._first_time = first.time
             self._num_turns, self._mirrored = orientation(first, path)
             self.info = self._describe(first)
+            self._numbered = self._begin(first, decoded)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        self._container = open_container(self.path)
+        try:
+            self._stream = video_stream(self._container, self.path)
         except BaseException:
             self._container.close()
             raise
-        self._decoded = chain((first,), self._decoded)
-        self._first_time: float | None = first.time
-        self._warned: set[str] = set()
+        self._stream.thread_type = "AUTO"
 
     def close(self) -> None:
         self._container.close()
+
+    def time_of(self, index: int) -> Fraction:
+        return self._times.span(index)[0]
 
     def _refuse_what_is_cut_off(self) -> None:
         intact = self._readable
@@ -82,56 +67,87 @@ class VideoReader(Reader):
             advice = f"frames 0-{intact - 1} can still be read" if intact else "nothing is left"
             raise InputError(f"{self.path} is cut short: {advice}")
 
-    def _first(self) -> av.VideoFrame:
+    def _first(self, decoded: Iterator[av.VideoFrame]) -> av.VideoFrame:
         try:
-            return next(self._decoded)
+            return next(decoded)
         except StopIteration:
             raise InputError(f"{self.path} holds no frames that can be decoded") from None
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        """Every frame, the decoder's delayed ones included; damage is an error or a warning."""
-        count = 0
-        packets = self._container.demux(self._stream)  # ends with the packet that flushes
+    def _begin(self, first: av.VideoFrame, decoded: Iterator[av.VideoFrame]) -> Numbered:
+        """Numbered frames, from the beginning or from a place near the range."""
+        if self.start < FAR:
+            return enumerate(chain((first,), decoded))
+        near = frames_near(self.path, self._container, self._stream, self.start, self._decode)
+        if near is not None:
+            return near
+        self.close()  # it has been moved
+        self._open()
+        return enumerate(self._decode(self._container.demux(self._stream)))
+
+    def _decode(self, packets: Iterator[av.Packet], number: int = 0) -> Iterator[av.VideoFrame]:
+        """Every frame, the decoder's delayed ones included: the last packet flushes it."""
         try:
             for packet in packets:
                 for frame in packet.decode():
                     yield frame
-                    count += 1
+                    number += 1
         except (av.FFmpegError, OSError) as error:
             raise InputError(
-                f"{self.path} is damaged: frame {count} cannot be decoded ({error.strerror})"
+                f"{self.path} is damaged: frame {number} cannot be decoded ({error.strerror})"
             ) from None
-        claimed = self.info.num_frames if count else None
-        # Durations are rounded; a header's count is often off by the frames of an edit list.
-        if claimed and count < claimed - max(2, claimed // 20):
-            log.warning("%s announces %d frames but holds %d", self.path, claimed, count)
+        announced = self._times.num_frames
+        if number < announced - max(2, announced // 20):
+            log.warning("%s announces %d frames but holds %d", self.path, announced, number)
 
     def _frames(self) -> Iterator[torch.Tensor]:
+        self._warn_of_the_file()
+        centred = codec_name(self._stream) == "mjpeg"
+        for number, frame in deinterlaced(self._of_one_size(self._numbered)):
+            if number >= self.start:
+                self._note(number, FrameNote(number, *self._times.span(number, frame.pts)))
+                yield self._turn(frame_to_rgb(frame, chroma_centred=centred))
+            if number + 1 == self.stop:
+                return
+
+    def _of_one_size(self, numbered: Numbered) -> Numbered:
+        """As they are, up to a change of size; troubles are told."""
         size = None
-        centred = self._stream.codec_context.name == "mjpeg"
-        for number, frame in enumerate(self._decoded):
+        for number, frame in numbered:
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
                 raise InputError(
                     f"{self.path}: frame {number} is {frame.width}x{frame.height}, "
                     f"the ones before are {size[0]}x{size[1]}"
                 )
-            if number >= self.start:
+            if number >= self.start and (self.stop is None or number < self.stop):
                 self._warn_of(frame, number)
-                self._note(number, FrameNote(number))
-                yield self._turn(frame_to_rgb(frame, chroma_centred=centred))
-            if number + 1 == self.stop:
-                return
+            yield number, frame
+
+    def _warn_of_the_file(self) -> None:
+        if self._times.trouble:
+            log.warning("%s %s: they are made regular", self.path, self._times.trouble)
+        begin, duration = self._times.span(max(0, self._times.num_frames - 1))
+        claimed, held = claimed_seconds(self._container, self._stream), float(begin + duration)
+        if held < claimed * 0.95 - 0.5 and self.stop is None:
+            log.warning(
+                "%s is cut short: it announces %.1f s of video and holds %.1f s",
+                *(self.path, claimed, held),
+            )
 
     def _warn_of(self, frame: av.VideoFrame, number: int) -> None:
         """Each kind of trouble is reported once, at the first frame that has it."""
         drift = 0.0
-        if frame.time is not None and self._first_time is not None:
+        times = self._times
+        told = times.trouble or not times.on_frames or times.time_base is not None
+        if not told and frame.time is not None and self._first_time is not None:
             drift = (frame.time - self._first_time) * float(self.info.fps) - number
+        lost = dynamic_hdr(frame)
+        woven = "deinterlaced" if can_deinterlace(frame) else "treated as progressive"
         troubles = {
             "was damaged, and the decoder filled it in": frame.is_corrupt,
-            "is interlaced and is treated as progressive": frame.interlaced_frame,
+            f"is interlaced and is {woven}": frame.interlaced_frame,
             "is off the constant frame rate that is assumed": abs(drift) > 1.5,
+            f"has {lost} metadata, which describe the original: they are dropped": bool(lost),
         }
         for trouble, present in troubles.items():
             if present and trouble not in self._warned:
@@ -151,24 +167,15 @@ class VideoReader(Reader):
             path=self.path,
             width=height if sideways else width,
             height=width if sideways else height,
-            fps=frame_rate(self._stream),
-            num_frames=claimed_frames(self._container, self._stream),
+            fps=self._times.fps,
+            num_frames=self._times.num_frames,
             bit_depth=bit_depth(first.format),
             colour=colour_tags(first),
             has_audio=bool(self._container.streams.audio),
             kind="video",
             pixel_aspect=1 / aspect if sideways else aspect,
             readable=self._readable,
+            time_base=self._times.time_base,
+            chroma=chroma_sampling(first.format),
+            hdr=static_hdr(first),
         )
-
-
-def _video_stream(container: av.container.InputContainer, path: str) -> av.VideoStream:
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams:
-        raise InputError(f"{path} holds no video")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise InputError(f"{path}: its video codec is not known")
-    stream.thread_type = "AUTO"
-    return stream

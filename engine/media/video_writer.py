@@ -1,29 +1,37 @@
-"""Video files, encoded in a stream through PyAV."""
+"""Video files, encoded in a stream through PyAV, part by part."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import cast
+from pathlib import Path
 
 import av
 import torch
 
-from ..errors import ConfigError, InputError
-from ..types import ColourTags, FrameNote, Part
-from .atomic import AtomicFile, reason
+from ..errors import ConfigError, EngineError, InputError
+from ..types import HDR, ColourTags, FrameNote, Part
+from .assembly import assemble
+from .atomic import AtomicFile, check_target, hidden_name, reason
 from .audio import AudioCopy, Span
 from .base import Writer
-from .colour import CODE_POINTS, RGB_CODE_POINT
-from .encoders import ENCODERS, encoder_options, muxer_for, pixel_format
-from .planes import rgb_to_frame
+from .encoders import ENCODERS, PLAIN, encoder_options, muxer_for, pixel_format
+from .encoding import Encoding
+from .packets import SUFFIX
+from .part_writer import PartWriter
+
+log = logging.getLogger("dtg_restore")
 
 
 class VideoWriter(Writer):
-    """One video stream and, where asked for, the audio of the source."""
+    """One video stream and, where asked for, what the source has beside its own.
+
+    Each part is encoded into a file of the workspace; they become the video at the end.
+    """
 
     def __init__(
         self,
@@ -36,68 +44,94 @@ class VideoWriter(Writer):
         codec: str,
         crf: int | None,
         bit_depth: int,
+        chroma: str | None,
+        hdr: HDR | None,
         pixel_aspect: Fraction,
-        audio_from: str | None,
-        audio_range: Span | None,
+        time_base: Fraction | None,
+        carry_from: str | None,
+        carry_range: Span | None,
         overwrite: bool,
+        workspace: Path | None,
         finished: Sequence[Part] = (),
     ):
         super().__init__(path, width, height, finished)
-        self._muxer = muxer_for(path, codec)
-        self._codec, self._options = codec, encoder_options(codec, crf)
-        self._pix_fmt = pixel_format(codec, width, height, bit_depth)
-        self._fps, self._pixel_aspect = Fraction(fps), pixel_aspect
-        full_range = colour.full_range and ENCODERS[codec].full_range
-        self._colour = replace(colour, full_range=full_range)
-        self._audio: AudioCopy | None = None
-        self._file = AtomicFile(path, overwrite)
+        self._muxer = muxer_for(path, codec, chroma)
+        self._encoding = Encoding(
+            codec,
+            width,
+            height,
+            Fraction(fps),
+            pixel_format(codec, width, height, bit_depth, chroma),
+            replace(colour, full_range=colour.full_range and ENCODERS[codec].full_range),
+            pixel_aspect,
+            encoder_options(codec, crf, width, hdr),
+            hdr,
+        )
+        self._encoding.open()  # what it refuses is known before frames are made
+        self._time_base = time_base if self._muxer not in PLAIN else None
+        self._lost = list(self._what_is_lost(bit_depth, colour, time_base, hdr))
+        self._latest: int | None = None  # tick of the last frame
+        self._carry_from, self._carry_range = carry_from, carry_range
+        self._part: PartWriter | None = None
+        self._is_own = workspace is None
+        check_target(Path(path), overwrite)
+        self._workspace = workspace or _own_workspace(Path(path))
         try:
-            self._open()
-            if audio_from is not None:
-                self._audio = AudioCopy(audio_from, self._container, audio_range or (0, None))
-            self._container.start_encoding()
+            self._check_finished()
+            whole = self._workspace / f"whole{Path(path).suffix}"
+            self._file = AtomicFile(path, overwrite, whole)
         except BaseException:
-            self.abort()
+            self._tidy()
             raise
 
-    def _open(self) -> None:
-        encoder = ENCODERS[self._codec]
-        for name, value in encoder.environment.items():
-            os.environ.setdefault(name, value)
-        # Output must not depend on the day or on a random number: no time stamps, no unique ids.
-        self._container = av.open(
-            f"file:{self._file.path}",
-            "w",
-            format=self._muxer,
-            container_options={"fflags": "+bitexact", **_muxer_options(self._muxer)},
-        )
-        stream = cast(
-            av.VideoStream,
-            self._container.add_stream(encoder.ffmpeg_name, rate=self._fps, options=self._options),
-        )
-        stream.width, stream.height, stream.pix_fmt = self.width, self.height, self._pix_fmt
-        context = stream.codec_context
-        context.time_base = 1 / self._fps
-        context.sample_aspect_ratio = self._pixel_aspect
-        context.flags |= av.codec.context.Flags.bitexact
-        if encoder.tag and self._muxer in ("mp4", "mov"):
-            context.codec_tag = encoder.tag
-        _tag(context, self._pix_fmt, self._colour)
-        self._stream = stream
-        try:
-            context.open()
-        except (av.FFmpegError, OSError, ValueError):
-            raise ConfigError(
-                f"{self._codec} cannot encode {self.width}x{self.height} {self._pix_fmt}"
-            ) from None
+    def _check_finished(self) -> None:
+        for part in self.parts:
+            for name, size in part.files:
+                file = self._workspace / name
+                if not file.is_file() or file.stat().st_size != size:
+                    raise EngineError(f"{file} of an earlier run is missing or damaged")
 
     def _write(self, frame: torch.Tensor, note: FrameNote | None) -> None:
-        picture = rgb_to_frame(frame, self._pix_fmt, self._colour)
-        picture.pts, picture.time_base = self.num_frames, 1 / self._fps
+        pts, duration = self._ticks(note)
+        if self._latest is not None and pts <= self._latest:
+            number = self.num_frames
+            raise InputError(f"frame {number} of {self.path} is not shown after frame {number - 1}")
+        self._latest = pts
         with self._system_errors():
-            if self._audio:
-                self._audio.advance(float(self.num_frames / self._fps))
-            self._container.mux(self._stream.encode(picture))
+            if self._part is None:
+                self._say_what_is_lost()
+                self._part = PartWriter(self._encoding, self._workspace / self._part_name())
+            self._part.write(frame, pts, duration)
+
+    def _ticks(self, note: FrameNote | None) -> tuple[int, int]:
+        """When the next frame is shown, and for how long; from an origin that is the clip's own."""
+        if self._time_base is None:
+            return self.num_frames, 1
+        if note is None or note.time is None or note.duration is None:
+            raise ConfigError("a clip whose rate varies is written with the times of its frames")
+        return round(note.time / self._time_base), round(note.duration / self._time_base)
+
+    def _what_is_lost(
+        self, bit_depth: int, colour: ColourTags, time_base: Fraction | None, hdr: HDR | None
+    ) -> Iterator[str]:
+        bits = av.VideoFormat(self._encoding.pix_fmt).components[0].bits
+        if bits < min(bit_depth, 10):
+            yield f"{self._encoding.codec} has {bits} bits here, the source has {bit_depth}"
+        facts = {
+            "the times of the frames": time_base is not None,
+            "HDR metadata": hdr is not None,
+            "primaries and transfer": (colour.primaries, colour.transfer) != (2, 2),
+        }
+        names = [name for name, is_there in facts.items() if is_there]
+        if self._muxer in PLAIN and names:
+            yield f"{self._muxer} has no place for {', '.join(names)}: dropped"
+
+    def _say_what_is_lost(self) -> None:
+        while self._lost:
+            log.warning("%s: %s", self.path, self._lost.pop(0))
+
+    def _part_name(self) -> str:
+        return f"{self.parts[-1].stop if self.parts else 0:09d}{SUFFIX}"
 
     @contextlib.contextmanager
     def _system_errors(self) -> Iterator[None]:
@@ -107,37 +141,51 @@ class VideoWriter(Writer):
             raise InputError(f"cannot write {self.path}: {reason(error)}") from None
 
     def _end_part(self) -> tuple[tuple[str, int], ...]:
-        return ()
+        assert self._part is not None
+        with self._system_errors():
+            size = self._part.finish()
+        self._part = None
+        return ((self._part_name(), size),)
 
     def commit(self) -> None:
         try:
+            self.end_part()
             with self._system_errors():
-                self._container.mux(self._stream.encode(None))
-                if self._audio:
-                    self._audio.advance()
-                self._close()
+                assemble(
+                    [self._workspace / name for part in self.parts for name, _ in part.files],
+                    self._file.path,
+                    muxer=self._muxer,
+                    encoding=self._encoding,
+                    time_base=self._time_base or 1 / self._encoding.fps,
+                    carry=self._carry if self._carry_from else None,
+                )
+            self._file.commit()
         except BaseException:
             self.abort()
             raise
-        self._file.commit()
+        self._tidy()
 
-    def _close(self) -> None:
-        if self._audio:
-            self._audio.close()
-        self._container.close()
+    def _carry(self, container: av.container.OutputContainer) -> AudioCopy:
+        assert self._carry_from is not None
+        return AudioCopy(self._carry_from, container, self._carry_range or (0, None))
 
     def abort(self) -> None:
-        with contextlib.suppress(AttributeError, OSError, ValueError, av.FFmpegError):
-            self._close()
+        if self._part is not None:
+            self._part.abort()
+            self._part = None
         self._file.abort()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """A workspace of the caller is the caller's."""
+        if self._is_own:
+            shutil.rmtree(self._workspace, ignore_errors=True)
 
 
-def _muxer_options(muxer: str) -> dict[str, str]:
-    return {"movflags": "+faststart"} if muxer in ("mp4", "mov") else {}
-
-
-def _tag(context: av.VideoCodecContext, pix_fmt: str, colour: ColourTags) -> None:
-    is_rgb = not pix_fmt.startswith("yuv")
-    context.colorspace = RGB_CODE_POINT if is_rgb else CODE_POINTS[colour.matrix]
-    context.color_range = 2 if is_rgb or colour.full_range else 1
-    context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+def _own_workspace(target: Path) -> Path:
+    folder = hidden_name(target, "")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {reason(error)}") from None
+    return folder

@@ -50,5 +50,6 @@ class SuperResolver(Protocol):
         Raises
         ------
         ValueError : the shape is not (T, 3, H, W) with H, W >= 1, or the values are integers.
+        OutOfMemory : of the stage "upscale".
         """
         ...

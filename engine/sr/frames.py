@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..devices import named_out_of_memory
 from ..types import Tile
 from .base import SRFacts
 
 # Side of a tile in input pixels.  On a CPU the feature maps of a larger one leave the cache, on
 # a GPU the maps of a smaller one do not fill it.
 TILE = {"cpu": 256, "cuda": 1024}
+LEAST_TILE = 16
 
 
 def split(size: int, limit: int) -> Iterator[tuple[int, int]]:
@@ -57,8 +59,15 @@ class FrameSR:
         result = frames.new_empty((num_frames, 3, s * height, s * width), dtype=torch.float32)
         for frame, target in zip(frames, result, strict=True):
             for tile in tiles(height, width, self.tile):
-                self._upscale_tile(frame, target, tile)
+                with named_out_of_memory(stage="upscale"):
+                    self._upscale_tile(frame, target, tile)
         return result
+
+    def smaller(self, height: int, width: int) -> FrameSR | None:
+        """The same model on tiles of half the side, for frames of that size; None where they would
+        be tiny.  It gives the same frames to rounding."""
+        side = min(self.tile, max(height, width)) // 2
+        return FrameSR(self.module, self.facts, self.device, side) if side >= LEAST_TILE else None
 
     def _upscale_tile(self, frame: Tensor, target: Tensor, tile: Tile) -> None:
         s, halo = self.facts.scale, self.facts.halo

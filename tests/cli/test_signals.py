@@ -45,6 +45,8 @@ def test_pictures_that_are_finished_stay(
     number: signal.Signals,
     frames: int,
 ) -> None:
+    told = engine_run.Run._tell
+
     def tell(_: object, progress) -> None:
         if progress.frames == frames:
             signal.raise_signal(number)
@@ -52,9 +54,15 @@ def test_pictures_that_are_finished_stay(
     monkeypatch.setattr(engine_run.Run, "_tell", tell)
     result = cli("restore", files.clip, "out/", *files.quick)
     assert result.code == 6 and result.err.count("\n") == 1
-    assert "stay in out/" in result.err
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [f"{n:06}.png" for n in range(max(0, frames - 1))]
+    kept = max(0, frames - 1)
+    says = f"{kept} frames finished, the same command goes on" if kept else "out/ was not written"
+    assert says in result.err
+    names = [p.name for p in tmp_path.glob("out/[!.]*")]
+    assert sorted(names) == [f"{n:06}.png" for n in range(kept)]
+    monkeypatch.setattr(engine_run.Run, "_tell", told)
+    result = cli("restore", files.clip, "out/", *files.quick)
+    assert result.code == 0 and ("going on" in result.err) == bool(kept)
+    assert sorted(p.name for p in tmp_path.glob("out/*")) == [f"{n:06}.png" for n in range(11)]
 
 
 def test_cancel_serves_where_the_exception_was_dropped(

@@ -58,6 +58,7 @@ def load(weights: Path) -> Callable[..., Restorer]:
             "device": "cpu",
             "chunk": 4,
             "overlap": 2,
+            "shots": "none",  # frames of `clip` have nothing in common
             "tile": (16, 16),
             "tile_overlap": 8,
             "steps": 2,

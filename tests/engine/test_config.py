@@ -65,7 +65,7 @@ def test_run_settings_out_of_range(name: str, value: Any) -> None:
 
 def test_every_number_and_choice_is_covered_above() -> None:
     free = {"backbone", "vae", "sr", "prompt", "negative_prompt", "prompt_embeds"}
-    free |= {"runtime", "device", "alpha_clip", "full_chunks"}
+    free |= {"runtime", "device", "alpha_clip", "full_chunks", "shots"}
     assert {f.name for f in dataclasses.fields(RestoreConfig)} - free == {*SAMPLER, *RUN}
     assert {f.name for f in dataclasses.fields(DTG)} - free == set(SAMPLER)
 

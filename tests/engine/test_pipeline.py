@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.pipeline import cut, first_frame, join, restore_frames, trim
+from dtg_restore.engine.pipeline import cut, join, known, restore_frames, trim
 from dtg_restore.engine.report import Clock
 from dtg_restore.engine.restorer import Restorer
 from dtg_restore.engine.tiling import ChunkGrid
+from dtg_restore.engine.timeline import Timeline
 from dtg_restore.engine.types import Chunk
 
 GRIDS = [
@@ -40,10 +41,16 @@ def numbers(frames: list[Tensor]) -> list[float]:
 
 
 def restore(
-    grid: ChunkGrid, num_frames: int, start: int, stop: int | None, refine: Callable
+    grid: ChunkGrid,
+    num_frames: int,
+    start: int,
+    stop: int | None,
+    refine: Callable,
+    shots: tuple[int, ...] = (0,),
 ) -> list[Tensor]:
-    source = numbered(first_frame(start, grid), num_frames)
-    return list(restore_frames(source, start, stop, refine, grid, None, Clock()))
+    timeline = Timeline(grid, shots)
+    source = numbered(timeline.first_frame(start), num_frames)
+    return list(restore_frames(source, start, stop, refine, timeline, None, Clock()))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=NAMES)
@@ -51,9 +58,10 @@ def test_cut_makes_the_chunks_of_the_grid(grid: ChunkGrid) -> None:
     for num_frames in range(1, 61):
         for start in {0, num_frames // 3, num_frames - 1}:
             for stop in {None, start + 1, num_frames + 5}:
-                index = grid.first_touching(start)
-                source = numbered(index * grid.stride, num_frames)
-                parts = list(cut(source, grid, index, stop))
+                timeline = Timeline(grid)
+                first = timeline.first_frame(start)
+                placed = known(numbered(first, num_frames), timeline, first)
+                parts = list(cut(placed, grid, first, stop))
                 end = num_frames if stop is None else min(stop, num_frames)
                 assert [c for c, _ in parts] == grid.touching(start, end, num_frames)
                 for chunk, frames in parts:
@@ -81,12 +89,46 @@ def test_every_range_equals_the_whole(grid: ChunkGrid) -> None:
                 assert numbers(got) == numbers(whole[start:stop])
 
 
+SHOTS = [(0, 1), (0, 5, 6, 13), (0, 3, 17, 18)]
+
+
+@pytest.mark.parametrize("shots", SHOTS, ids=str)
+@pytest.mark.parametrize("grid", GRIDS, ids=NAMES)
+def test_no_frame_mixes_two_shots(grid: ChunkGrid, shots: tuple[int, ...]) -> None:
+    """A frame is of the chunks of its shot alone, and these hold frames of the shot alone."""
+    num_frames = 22
+    timeline = Timeline(grid, shots)
+    ends = [timeline.shot_after(shot) or num_frames for shot in shots]
+    seen: list[Chunk] = []
+
+    def refine(frames: Tensor, chunk: Chunk) -> Tensor:
+        assert frames[:, 0, 0, 0].tolist() == list(range(chunk.start, chunk.stop))
+        seen.append(chunk)
+        return frames * 0 + timeline.shot_of(chunk.start)
+
+    whole = numbers(restore(grid, num_frames, 0, None, refine, shots))
+    assert whole == [timeline.shot_of(n) for n in range(num_frames)]
+    assert seen == timeline.touching(0, num_frames, num_frames)
+    assert all(any(a <= c.start and c.stop <= b for a, b in zip(shots, ends, strict=True))
+               for c in seen)  # fmt: skip
+
+
+@pytest.mark.parametrize("shots", SHOTS, ids=str)
+@pytest.mark.parametrize("grid", [g for g in GRIDS if g.length < 7], ids=str)
+def test_every_range_equals_the_whole_of_several_shots(
+    grid: ChunkGrid, shots: tuple[int, ...]
+) -> None:
+    whole = restore(grid, 22, 0, None, marked, shots)
+    assert len(whole) == 22
+    for start in range(22):
+        for stop in (start + 1, start + 4, 22):
+            got = restore(grid, 22, start, stop, marked, shots)
+            assert numbers(got) == numbers(whole[start:stop])
+
+
 def test_shared_frames_are_faded_from_one_chunk_to_the_next() -> None:
     grid = ChunkGrid(6, 2)
-    got = numbers(
-        list(restore_frames(numbered(0, 10), 0, None, lambda f, c: f * 0 + c.index, grid, None,
-                            Clock()))
-    )  # fmt: skip
+    got = numbers(restore(grid, 10, 0, None, lambda frames, chunk: frames * 0 + chunk.index))
     assert got == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1], abs=1e-6)
 
 
@@ -104,8 +146,8 @@ def test_without_refinement_the_range_holds_as_well(start: int) -> None:
         def upscale(self, frames: Tensor) -> Tensor:
             return frames * 2
 
-    source = iter(numbered(first_frame(start, None), 10))
-    got = list(restore_frames(source, start, 6, None, None, Double(), Clock()))
+    source = iter(numbered(start, 10))
+    got = list(restore_frames(source, start, 6, None, Timeline(None), Double(), Clock()))
     assert numbers(got) == [2 * n for n in range(start, 6)]
     assert numbers([next(source)]) == [6]  # the frame behind the range was not even read
 
@@ -151,7 +193,7 @@ class Source:
 @pytest.mark.parametrize("grid", [ChunkGrid(4, 2), ChunkGrid(8, 2), ChunkGrid(5, 0)])
 def test_frames_held_are_bounded_by_a_chunk(grid: ChunkGrid) -> None:
     source, results = Source(60), 0
-    for frame in restore_frames(source, 0, None, identity, grid, None, Clock()):
+    for frame in restore_frames(source, 0, None, identity, Timeline(grid), None, Clock()):
         results += 1
         del frame
     assert results == 60
@@ -162,7 +204,7 @@ def test_frames_held_are_bounded_by_a_chunk(grid: ChunkGrid) -> None:
 @pytest.mark.parametrize("grid", [ChunkGrid(4, 2), ChunkGrid(8, 2), ChunkGrid(5, 0)])
 def test_frames_are_pulled_only_as_needed(grid: ChunkGrid) -> None:
     source = Source(60)
-    restored = restore_frames(source, 0, None, identity, grid, None, Clock())
+    restored = restore_frames(source, 0, None, identity, Timeline(grid), None, Clock())
     assert source.made == 0
     for n in range(60):
         next(restored)
@@ -173,7 +215,7 @@ def test_frames_are_pulled_only_as_needed(grid: ChunkGrid) -> None:
 def test_a_frame_that_is_kept_does_not_keep_its_chunk(clip: Callable[..., Tensor]) -> None:
     frames = list(clip(8, 4, 4))
     grid = ChunkGrid(4, 0)
-    for frame in restore_frames(frames, 0, None, identity, grid, None, Clock()):
+    for frame in restore_frames(frames, 0, None, identity, Timeline(grid), None, Clock()):
         assert frame.untyped_storage().nbytes() == 3 * 4 * 4 * 4
 
 

@@ -96,7 +96,7 @@ def test_the_run_does_what_the_plan_says(
     load: Callable[..., Restorer], clip: Callable[..., Tensor], settings: dict[str, Any]
 ) -> None:
     restorer, frames = load(**settings), clip(9, 24, 16)
-    run = restorer._run((24, 16))
+    run = restorer.run((24, 16), (0,))
     assert len(list(run.frames(iter(frames), 0, None))) == 9
     cost = estimate(run.plan, None, (24, 16), (0, 9), 9, 1e9)
     assert cost["chunks"] == 4

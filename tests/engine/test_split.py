@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from dtg_restore.engine.media import open_reader
-from dtg_restore.engine.pipeline import first_frame, restore_frames
+from dtg_restore.engine.pipeline import restore_frames
 from dtg_restore.engine.refine import Refiner
 from dtg_restore.engine.report import Clock
 from dtg_restore.engine.restorer import Restorer
+from dtg_restore.engine.shots import given_shots
+from dtg_restore.engine.timeline import Timeline
 
 Load = Callable[..., Restorer]
 Clip = Callable[..., Tensor]
@@ -25,8 +27,9 @@ def worker(restorer: Restorer, frames: Tensor, start: int, stop: int | None) -> 
     plan = restorer.plan(*frames.shape[-2:])
     assert plan is not None and restorer.backbone is not None
     refiner = Refiner(restorer.backbone, restorer.codec, restorer.config, plan)
-    source = iter(frames[first_frame(start, plan.grid) :])
-    restored = restore_frames(source, start, stop, refiner, plan.grid, restorer.sr, Clock())
+    timeline = Timeline(plan.grid, given_shots(restorer.config.shots))
+    source = iter(frames[timeline.first_frame(start) :])
+    restored = restore_frames(source, start, stop, refiner, timeline, restorer.sr, Clock())
     return torch.stack(list(restored))
 
 
@@ -60,6 +63,20 @@ def test_every_frame_alone(
     whole = restorer.restore(frames)
     for n in range(num_frames):
         assert torch.equal(worker(restorer, frames, n, n + 1)[0], whole[n]), n
+
+
+def test_shots_split_as_well(load: Load, clip: Clip, tmp_path: Path) -> None:
+    """Lists of shots say the same as the cuts that are found: a picture of noise is a shot."""
+    frames = clip(8, 8, 8).repeat_interleave(torch.tensor([3, 5, 2, 7, 4, 1, 3, 5]), 0)
+    path = tmp_path / "shots.txt"
+    path.write_text("1\n2\n7\n9\n16\n20\n21\n24\n30\n31\n")
+    restorer = load(shots=str(path), steps=1)
+    whole = restorer.restore(frames)
+    assert torch.equal(load(shots="auto", steps=1).restore(frames), whole)
+    assert not torch.equal(load(steps=1).restore(frames), whole)
+    for edges in divisions(len(frames), 6, seed=1):
+        parts = [worker(restorer, frames, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        assert torch.equal(torch.cat(parts), whole), edges
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +16,8 @@ import pytest
 from dtg_restore.engine.bundle.hashes import file_sha256
 from dtg_restore.engine.bundle.manifest import FileFacts, Manifest, write_manifest
 from dtg_restore.engine.errors import ConfigError, EngineError, InputError
-from dtg_restore.export import folder as folders
 from dtg_restore.export import store
-from dtg_restore.export.folder import locked, writing_folder
+from dtg_restore.export.folder import writing_folder
 
 DAY = 86400
 
@@ -59,7 +57,7 @@ def test_a_signal_before_the_folder_is_locked(
         assert len(list(tmp_path.iterdir())) == 1  # it has been made
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dtg_restore.export.folder.fcntl.flock", interrupted)
+    monkeypatch.setattr("dtg_restore.export.folder.lock", interrupted)
     with pytest.raises(KeyboardInterrupt), writing_folder(tmp_path / "b", True):
         pass
     assert not list(tmp_path.iterdir())
@@ -123,57 +121,7 @@ def test_leftovers_are_swept_and_work_under_way_is_not(tmp_path: Path) -> None:
     assert names(tmp_path) == [".other.dead.part", "b"]
 
 
-# -- locks ----------------------------------------------------------------------------------------
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from dtg_restore.export.folder import locked
-with locked(Path(sys.argv[1]), lambda: None):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def holder(path: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
-
-
-def test_one_process_holds_a_lock_and_it_ends_with_the_process(tmp_path: Path) -> None:
-    path, waited = tmp_path / "a.lock", []
-    process = holder(path)
-    try:
-        with locked(path, None) as held:
-            assert not held
-        process.send_signal(signal.SIGKILL)
-        with locked(path, lambda: waited.append(1)) as held:  # until the process is gone
-            assert held
-    finally:
-        process.kill()
-        process.wait()
-    assert len(waited) <= 1
-    with locked(path, None) as held:
-        assert held
-
-
-def test_a_lock_that_was_removed_is_taken_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, flock, removed = tmp_path / "a.lock", folders._flock, []
-
-    def remove_first(descriptor: int) -> bool:
-        if not removed:
-            path.unlink()
-            removed.append(path)
-        return flock(descriptor)
-
-    monkeypatch.setattr(folders, "_flock", remove_first)
-    with locked(path, None) as held:
-        assert held and path.exists()  # or another process would hold one as well
+# -- the cache ------------------------------------------------------------------------------------
 
 
 def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +129,6 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DTG_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="cannot write"), store.lock_of("a" * 64, None):
         pass
-
-
-# -- the cache ------------------------------------------------------------------------------------
 
 
 def test_entries(cache: Path) -> None:
@@ -224,7 +169,9 @@ def test_prune(cache: Path) -> None:
     assert names(cache) == []
 
 
-def test_prune_leaves_what_is_held(cache: Path) -> None:
+def test_prune_leaves_what_is_held(
+    cache: Path, holder: Callable[[Path], subprocess.Popen[str]]
+) -> None:
     folder = put("busy")
     process = holder(folder.with_name(f"{folder.name}.lock"))
     try:

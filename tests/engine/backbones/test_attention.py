@@ -68,7 +68,7 @@ def report(load: Callable[..., Restorer], clip: Callable[..., Tensor]) -> Report
     """The report's line on attention after a run over two chunks."""
 
     def report(restorer: Restorer | None = None, **settings: Any) -> dict[str, Any]:
-        run = (restorer or load(**settings))._run((16, 24))
+        run = (restorer or load(**settings)).run((16, 24))
         assert len(list(run.frames(iter(clip(6, 16, 24)), 0, None))) == 6
         return run.report()["attention"]
 

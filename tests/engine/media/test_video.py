@@ -128,7 +128,7 @@ def test_same_frames_give_same_bytes(tmp_path: Path, codec: str, name: str) -> N
     ("name", "settings", "message"),
     [
         ("a.webm", {"codec": "prores"}, ".mov, .mkv"),
-        ("a.mp4", {"codec": "ffv1"}, "h264, hevc, av1"),
+        ("a.mp4", {"codec": "ffv1"}, "h264, hevc, vp9, av1"),
         ("a.xyz", {}, ".mp4, .m4v, .mov"),
         ("a.mp4", {"codec": "divx"}, "known: h264, hevc"),
         ("a.mp4", {"crf": 52}, "0..51"),

@@ -132,7 +132,7 @@ def graphed(load: Load, recorder: Any) -> Callable[..., Restorer]:
 
 def restored(restorer: Restorer, frames: Tensor) -> tuple[Tensor, dict[str, Any]]:
     """The frames, and what the report says of the runtime."""
-    run = restorer._run(tuple(frames.shape[-2:]))
+    run = restorer.run(tuple(frames.shape[-2:]))
     return torch.stack(list(run.frames(iter(frames), 0, None))), run.report()["runtime"]
 
 

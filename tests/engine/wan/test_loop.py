@@ -24,7 +24,7 @@ def test_replays_equal_steps(model: Path, clip: Callable[..., Tensor], recorder:
     recording = GraphBackbone(plain.backbone, lambda: recorder)
     frames = clip(13, 32, 48)
     want = plain.restore(frames)
-    run = replace(plain, backbone=recording)._run((32, 48))
+    run = replace(plain, backbone=recording).run((32, 48))
     assert torch.equal(torch.stack(list(run.frames(frames, 0, None))), want)
     loops = run.report()["runtime"]["loops"]
     assert loops == {"recorded": 1, "replayed": 2, "stepwise": 1, "refused": []}
