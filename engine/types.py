@@ -44,10 +44,11 @@ class HDR:
 class ClipInfo:
     """What is known of a clip before its frames are decoded.
 
-    `num_frames` is what the container claims, or None; it is never trusted for anything but
-    an estimate.  `readable` is the number of frames before the place where a file was cut short,
-    None where it is whole.  `time_base` is the unit of the time stamps of a clip whose frame rate
-    varies, None where it is constant.  `chroma` is "420", "422" or "444" (also of RGB and grey).
+    `num_frames` is counted in the container's index or its packets, or None; it is trusted for
+    nothing but an estimate, since damaged ones give no frame.  `readable` is the number of frames
+    before the place where a file was cut short, None where it is whole.  `time_base` is the unit
+    of the time stamps of a clip whose frame rate varies, None where it is constant.  `chroma` is
+    "420", "422" or "444" (also of RGB and grey).
     `colour_space` is the name of the samples' space where it is not the video's own: the reader
     has converted from it.
     """

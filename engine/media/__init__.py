@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, InputError
 from ..types import HDR, ClipInfo, ColourTags, Part
-from .audio import Span
 from .base import Reader, Writer
+from .cargo import Span
 from .image_writer import ImageWriter
 from .images import ImageReader
 from .paths import is_sequence_input, is_sequence_output, list_sequence, output_pattern
@@ -54,8 +54,9 @@ def open_reader(
     Returns
     -------
     Reader : a context manager with `info`; iterating it once yields RGB frames (3, H, W),
-        float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied.  Linear light
-        is under the curve of `media/tone.py`.
+        float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied; interlaced
+        frames are deinterlaced; linear light is under the curve of `media/tone.py`.  `take_note`
+        gives when each is shown.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from ..errors import EngineError
 from .encoding import Encoding
 from .packets import Entry, codec_header, entries, packets
 
-_FINEST_AUDIO = 48000
+_LEAST_TICKS = 48000  # a second: they place sound as well
 
 
 class Carried(Protocol):
@@ -31,7 +31,7 @@ class Carried(Protocol):
 
 
 class NothingCarried:
-    """Of a source without other streams."""
+    """What a source without other streams has."""
 
     def advance(self, seconds: float = math.inf) -> None:
         pass
@@ -150,7 +150,7 @@ def _muxer_options(muxer: str, time_base: Fraction) -> dict[str, str]:
     if muxer not in ("mp4", "mov"):
         return {}
     ticks = time_base.denominator
-    while ticks < _FINEST_AUDIO:
+    while ticks < _LEAST_TICKS:
         ticks *= 2
     # The default of a millisecond cuts a part of the last frame off.
     return {"movflags": "+faststart", "movie_timescale": str(ticks)}

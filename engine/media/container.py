@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import av
+from av.stream import Disposition, Stream
 
 from ..errors import InputError
 
@@ -24,7 +25,10 @@ def open_container(path: str) -> av.container.InputContainer:
     if os.path.getsize(path) == 0:
         raise InputError(f"{path} is empty")
     try:
-        container = av.open("file:" + path, options={"protocol_whitelist": "file"})
+        # Tags are often in another encoding than they should be.
+        container = av.open(
+            "file:" + path, options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
     except PermissionError:
         raise InputError(f"{path} cannot be read: permission denied") from None
     except (av.FFmpegError, OSError, ValueError):
@@ -35,6 +39,15 @@ def open_container(path: str) -> av.container.InputContainer:
     return container
 
 
+def is_cover(stream: Stream) -> bool:
+    """Whether it is a picture beside the video, as music files have it."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def first_video(container: av.container.InputContainer) -> av.VideoStream | None:
+    return next((s for s in container.streams.video if not is_cover(s)), None)
+
+
 def video_stream(container: av.container.InputContainer, path: str) -> av.VideoStream:
     """The first video that is no cover picture.
 
@@ -42,13 +55,12 @@ def video_stream(container: av.container.InputContainer, path: str) -> av.VideoS
     ------
     InputError : there is none, or its codec is not known.
     """
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams:
+    stream = first_video(container)
+    if stream is None:
         raise InputError(f"{path} holds no video")
-    if streams[0].codec_context is None:
+    if stream.codec_context is None:
         raise InputError(f"{path}: its video codec is not known")
-    return streams[0]
+    return stream
 
 
 def codec_name(stream: av.VideoStream) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import av
 
+from ..errors import InputError
+
 _SMALLEST = 4  # lines and columns that the filter needs
 
 
@@ -25,6 +27,9 @@ def deinterlaced(
     weave: _Weave | None = None
     for number, frame in frames:
         flagged = frame.interlaced_frame and can_deinterlace(frame)
+        if weave is not None and weave.layout != frame.format.name:
+            yield from weave.end()
+            weave = before = None
         if weave is not None:
             yield from weave.push(number, frame)
             if flagged:
@@ -32,7 +37,7 @@ def deinterlaced(
             weave = None
         if flagged:
             weave = _Weave(frame)
-            if before is not None:
+            if before is not None and before[1].format.name == weave.layout:
                 list(weave.push(*before))
             list(weave.push(number, frame))  # the one before has been yielded
         else:
@@ -46,7 +51,15 @@ class _Weave:
     """Gives a frame back when the next one has come."""
 
     def __init__(self, like: av.VideoFrame):
+        self.layout = like.format.name
         self._graph = av.filter.Graph()
+        try:
+            self._connect(like)
+        except (av.FFmpegError, OSError, ValueError):
+            raise InputError(f"interlaced {self.layout} frames are not supported") from None
+        self._waiting: tuple[int, av.VideoFrame] | None = None
+
+    def _connect(self, like: av.VideoFrame) -> None:
         source = self._graph.add(
             "buffer",
             f"video_size={like.width}x{like.height}:pix_fmt={like.format.name}:"
@@ -57,7 +70,6 @@ class _Weave:
         source.link_to(filter_)
         filter_.link_to(self._graph.add("buffersink"))
         self._graph.configure()
-        self._waiting: tuple[int, av.VideoFrame] | None = None
 
     def push(self, number: int, frame: av.VideoFrame) -> Iterator[tuple[int, av.VideoFrame]]:
         yield from self._exchange(frame)

@@ -45,6 +45,7 @@ class Encoder:
     odd : formats for odd frame sizes, where the others have no half sample; None = it takes none.
     narrow : (width, settings) that frames below that width need.
     crf : its default; None = the codec has none.
+    crf_among : the option whose list it stands in, where FFmpeg's own is not heard for 0.
     hdr : name of FFmpeg's option that takes mastering display and light level; None = the stream
         has no place for them.
     environment : variables that are set where they are not.
@@ -57,6 +58,7 @@ class Encoder:
     max_fps: int | None = None
     crf: int | None = None
     crf_max: int = 0
+    crf_among: str | None = None
     lossless: bool = False
     full_range: bool = True
     tag: str | None = None
@@ -103,6 +105,7 @@ ENCODERS = {
         max_fps=240,
         crf=24,
         crf_max=63,
+        crf_among="svtav1-params",
         options={"preset": "8"},
         hdr="svtav1-params",
         environment={"SVT_LOG": "0"},  # the only way to silence its banner
@@ -215,8 +218,10 @@ def encoder_options(
         raise ConfigError(f"crf {crf} is outside 0..{encoder.crf_max} of {codec}")
     quality = crf if crf is not None else encoder.crf
     options = {"threads": _NUM_THREADS, **encoder.options}
-    if quality is not None:
+    if quality is not None and encoder.crf_among is None:
         options["crf"] = str(quality)
+    elif quality is not None and encoder.crf_among is not None:
+        options = _joined(options, {encoder.crf_among: f"crf={quality}"})
     narrow_width, narrow = encoder.narrow
     if width < narrow_width:
         options = _joined(options, narrow)

@@ -41,7 +41,7 @@ def static_hdr(frame: av.VideoFrame) -> HDR | None:
 
 def dynamic_hdr(frame: av.VideoFrame) -> str | None:
     """Name of the dynamic metadata that a frame has."""
-    return next((_DYNAMIC[d.type] for d in frame.side_data if d.type in _DYNAMIC), None)
+    return next((name for kind, name in _DYNAMIC.items() if _bytes(frame, kind)), None)
 
 
 def _bytes(frame: av.VideoFrame, kind: SideDataType) -> bytes | None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import av
 
 from .container import codec_name
+from .h264 import only_frames
 
 # Every frame for itself, or a key frame resets all that the decoder remembers.
 _RESETTING = {
     *("prores", "dnxhd", "cfhd", "mjpeg", "jpeg2000", "png", "rawvideo", "v210", "ffv1"),
     *("huffyuv", "ffvhuff", "utvideo", "magicyuv", "vp9", "av1"),
 }
-_PROGRESSIVE = 1  # AVFieldOrder
 _START_CODE = re.compile(b"\0\0\1")
 
 
@@ -31,7 +31,7 @@ def is_exact_start(stream: av.VideoStream, packet: av.Packet) -> bool:
     kinds = {"h264": (range(1, 6), {5}), "hevc": (range(32), set(range(16, 22)))}
     if name not in kinds or stream.container.format.name == "avi":  # no times to number them by
         return False
-    if name == "h264" and stream.codec_context.field_order != _PROGRESSIVE:
+    if name == "h264" and not only_frames(stream.codec_context.extradata):
         return False  # a field may have a packet of its own
     of_pictures, exact = kinds[name]
     headers = _unit_headers(bytes(packet), stream.codec_context.extradata, name)

@@ -68,7 +68,11 @@ def _packet_table(path: str, _size: int, _changed: int) -> PacketTable:
                 latest, table.last_duration = stamp, packet.duration or 0
             if packet.is_keyframe and is_exact_start(stream, packet):
                 table.starts.append(stamp)
-    _put_in_order(table)
+        _put_in_order(table)
+        if "mp4" in container.format.name and table.stamps:
+            # Packets have the time to the next decoding; the track, how long it is shown.
+            rest = (stream.duration or 0) - (table.stamps[-1] - table.stamps[0])
+            table.last_duration = rest if rest > 0 else table.last_duration
     return table
 
 

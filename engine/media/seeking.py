@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import av
@@ -24,25 +24,29 @@ def frames_near(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     start: int,
+    first_pts: int | None,
     decode: Decode,
 ) -> Numbered | None:
     """Numbered frames from `start - 1` on; None where only the beginning gives the same frames.
 
     The frame before `start` is for deinterlacing.  `container` has been moved, also if it is None.
-    `decode(packets, number)` gives the frames of packets, of which the first has that number.
+    `first_pts` is the stamp of frame 0; `decode(packets, number)` gives the frames of packets, of
+    which the first has that number.
     """
     table = packet_table(path)
-    if start > len(table.stamps):
+    if first_pts is None or first_pts not in table.stamps:
         return None
-    last = bisect_right(table.starts, table.stamps[start - 1])
+    stamps = table.stamps[table.stamps.index(first_pts) :]
+    if start > len(stamps):
+        return None
+    last = bisect_right(table.starts, stamps[start - 1])
     for place in range(last - 1, max(-1, last - 1 - _TRIES), -1):
         container.seek(table.starts[place], stream=stream)
         packets = _from_start(container.demux(stream), table)
         first = next(packets, None)
-        if first is not None and first.pts is not None and first.pts <= table.stamps[start - 1]:
-            number = bisect_left(table.stamps, first.pts)
-            frames = decode(chain((first,), packets), number)
-            return _proven(frames, table, number, start - 1)
+        if first is not None and first.pts is not None and first.pts <= stamps[start - 1]:
+            number = bisect_left(stamps, first.pts)
+            return _proven(decode(chain((first,), packets), number), stamps, number, start - 1)
     return None
 
 
@@ -56,16 +60,16 @@ def _from_start(packets: Iterator[av.Packet], table: PacketTable) -> Iterator[av
 
 
 def _proven(
-    frames: Iterator[av.VideoFrame], table: PacketTable, number: int, wanted: int
+    frames: Iterator[av.VideoFrame], stamps: Sequence[int], number: int, wanted: int
 ) -> Numbered | None:
     """Frames from `wanted` on, if each up to there is the one that the packets announce."""
-    begin = table.stamps[number]
+    begin = stamps[number]
     for frame in frames:
         if frame.pts is None:
             return None
         if frame.pts < begin:  # shown before the key frame, decoded behind it
             continue
-        if number >= len(table.stamps) or frame.pts != table.stamps[number]:
+        if number >= len(stamps) or frame.pts != stamps[number]:
             return None
         if number == wanted:
             return chain(((number, frame),), enumerate(frames, number + 1))

@@ -13,12 +13,13 @@ from av.sidedata.sidedata import Type as SideDataType
 from ..errors import InputError
 
 _FALLBACK_RATE = Fraction(25)
+_FASTEST = 1000  # above that it is the tick of a clock
 
 
 def claimed_rates(stream: av.VideoStream) -> list[Fraction]:
     """Frames per second, by several accounts, the likeliest first."""
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    return [Fraction(rate) for rate in rates if rate] or [_FALLBACK_RATE]
+    return [Fraction(rate) for rate in rates if rate and rate <= _FASTEST] or [_FALLBACK_RATE]
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
@@ -39,6 +40,8 @@ def frames_before_cut(stream: av.VideoStream, path: str) -> int | None:
 
 def claimed_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     """How long the video is by the header; 0 where it does not tell."""
+    if container.format.name == "avi" and stream.time_base:
+        return float(stream.frames * stream.time_base)  # the duration is an estimate by size
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if "DURATION" in stream.metadata:  # Matroska: hours:minutes:seconds

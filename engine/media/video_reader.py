@@ -38,7 +38,9 @@ class VideoReader(Reader):
             self._times = time_stamps(path)
             decoded = self._decode(self._container.demux(self._stream))
             first = self._first(decoded)
+            self._refuse_single_fields(first)
             self._first_time = first.time
+            self._times = self._times.beginning_with(first.pts)
             self._num_turns, self._mirrored = orientation(first, path)
             self.info = self._describe(first)
             self._numbered = self._begin(first, decoded)
@@ -73,11 +75,21 @@ class VideoReader(Reader):
         except StopIteration:
             raise InputError(f"{self.path} holds no frames that can be decoded") from None
 
+    def _refuse_single_fields(self, first: av.VideoFrame) -> None:
+        """HEVC has no other interlaced pictures than these."""
+        if first.interlaced_frame and codec_name(self._stream) == "hevc":
+            raise InputError(
+                f"{self.path} holds each field as a picture of its own (interlaced HEVC), which is "
+                "not supported: join them into frames first"
+            )
+
     def _begin(self, first: av.VideoFrame, decoded: Iterator[av.VideoFrame]) -> Numbered:
         """Numbered frames, from the beginning or from a place near the range."""
         if self.start < FAR:
             return enumerate(chain((first,), decoded))
-        near = frames_near(self.path, self._container, self._stream, self.start, self._decode)
+        near = frames_near(
+            self.path, self._container, self._stream, self.start, first.pts, self._decode
+        )
         if near is not None:
             return near
         self.close()  # it has been moved
@@ -102,9 +114,11 @@ class VideoReader(Reader):
     def _frames(self) -> Iterator[torch.Tensor]:
         self._warn_of_the_file()
         centred = codec_name(self._stream) == "mjpeg"
+        place = -1  # ahead of the number where frames are lost
         for number, frame in deinterlaced(self._of_one_size(self._numbered)):
+            place = self._times.place(frame.pts, max(number, place + 1))
             if number >= self.start:
-                self._note(number, FrameNote(number, *self._times.span(number, frame.pts)))
+                self._note(number, FrameNote(number, *self._times.span(place)))
                 yield self._turn(frame_to_rgb(frame, chroma_centred=centred))
             if number + 1 == self.stop:
                 return
@@ -124,11 +138,15 @@ class VideoReader(Reader):
             yield number, frame
 
     def _warn_of_the_file(self) -> None:
-        if self._times.trouble:
-            log.warning("%s %s: they are made regular", self.path, self._times.trouble)
-        begin, duration = self._times.span(max(0, self._times.num_frames - 1))
-        claimed, held = claimed_seconds(self._container, self._stream), float(begin + duration)
-        if held < claimed * 0.95 - 0.5 and self.stop is None:
+        times = self._times
+        if times.trouble:
+            log.warning("%s %s: they are made regular", self.path, times.trouble)
+        gap = times.gap()
+        if gap:
+            log.warning("%s: frame %d lasts %.2f s, frames may be lost behind it", self.path, *gap)
+        claimed = claimed_seconds(self._container, self._stream)
+        held = float(sum(times.span(max(0, times.num_frames - 1))))
+        if self.stop is None and claimed - held > max(2.5 / times.fps, 0.05 * claimed):
             log.warning(
                 "%s is cut short: it announces %.1f s of video and holds %.1f s",
                 *(self.path, claimed, held),
@@ -148,6 +166,7 @@ class VideoReader(Reader):
             f"is interlaced and is {woven}": frame.interlaced_frame,
             "is off the constant frame rate that is assumed": abs(drift) > 1.5,
             f"has {lost} metadata, which describe the original: they are dropped": bool(lost),
+            "has an alpha channel: it is dropped": any(c.is_alpha for c in frame.format.components),
         }
         for trouble, present in troubles.items():
             if present and trouble not in self._warned:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -17,8 +18,9 @@ from ..errors import ConfigError, EngineError, InputError
 from ..types import HDR, ColourTags, FrameNote, Part
 from .assembly import assemble
 from .atomic import AtomicFile, check_target, hidden_name, reason
-from .audio import AudioCopy, Span
 from .base import Writer
+from .cargo import Cargo, Span, survey
+from .carry import StreamCopy
 from .encoders import ENCODERS, PLAIN, encoder_options, muxer_for, pixel_format
 from .encoding import Encoding
 from .packets import SUFFIX
@@ -71,13 +73,15 @@ class VideoWriter(Writer):
         self._time_base = time_base if self._muxer not in PLAIN else None
         self._lost = list(self._what_is_lost(bit_depth, colour, time_base, hdr))
         self._latest: int | None = None  # tick of the last frame
-        self._carry_from, self._carry_range = carry_from, carry_range
+        self._cargo: Cargo | None = None
         self._part: PartWriter | None = None
         self._is_own = workspace is None
         check_target(Path(path), overwrite)
         self._workspace = workspace or _own_workspace(Path(path))
         try:
             self._check_finished()
+            if carry_from is not None:  # what is lost is said before frames are made
+                self._cargo = survey(carry_from, self._muxer, carry_range or (0, None))
             whole = self._workspace / f"whole{Path(path).suffix}"
             self._file = AtomicFile(path, overwrite, whole)
         except BaseException:
@@ -157,17 +161,13 @@ class VideoWriter(Writer):
                     muxer=self._muxer,
                     encoding=self._encoding,
                     time_base=self._time_base or 1 / self._encoding.fps,
-                    carry=self._carry if self._carry_from else None,
+                    carry=partial(StreamCopy, self._cargo) if self._cargo else None,
                 )
             self._file.commit()
         except BaseException:
             self.abort()
             raise
         self._tidy()
-
-    def _carry(self, container: av.container.OutputContainer) -> AudioCopy:
-        assert self._carry_from is not None
-        return AudioCopy(self._carry_from, container, self._carry_range or (0, None))
 
     def abort(self) -> None:
         if self._part is not None:

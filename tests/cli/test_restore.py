@@ -27,6 +27,7 @@ def frames_of(path: Path | str) -> torch.Tensor:
         ("out.mkv", ["--codec", "ffv1"]),
         ("out.mov", ["--codec", "prores"]),
         ("out.mp4", ["--codec", "hevc", "--crf", "30"]),
+        ("out.webm", ["--codec", "vp9", "--chroma", "444"]),
         ("pictures/", []),
         ("shot_%03d.png", []),
     ],
@@ -148,3 +149,13 @@ def test_what_is_left_of_a_cut_file(cli, files, tmp_path: Path) -> None:
     for command in (["plan", "cut.mp4"], ["restore", "cut.mp4", "o.mkv", *files.quick]):
         assert cli(*command, "--frames", found[1]).code == 0
     assert 0 < len(frames_of("o.mkv")) <= int(found[1][2:]) + 1
+
+
+def test_chroma_of_a_video(cli, files) -> None:
+    for chroma in ("420", "444"):
+        options = (*files.quick, "--backbone", "none", "--chroma", chroma)
+        assert cli("restore", files.clip, f"{chroma}.mp4", *options).code == 0
+        assert probe(f"{chroma}.mp4").chroma == chroma
+    result = cli("restore", files.clip, "a.mp4", *files.quick, "--chroma", "411")
+    assert (result.code, result.out) == (2, "")
+    assert "h264 has no chroma '411'; it has 420, 422, 444" in result.err

@@ -225,3 +225,24 @@ def test_decoding_times(decoded: list[int], expected: list[int]) -> None:
     assert all(dts <= pts for pts, dts, _ in found)
     # as long in the order of decoding as it is shown
     assert found[-1][1] + found[-1][2] - found[0][1] == max(decoded) + 5 - min(decoded)
+
+
+@pytest.mark.parametrize(("source", "target"), [("a.mp4", "b.mov"), ("a.mkv", "b.mkv")])
+@pytest.mark.parametrize("start", [0, 9])
+def test_times_of_a_source_reach_the_target(
+    tmp_path: Path, source: str, target: str, start: int
+) -> None:
+    write(tmp_path / source, time_base=TICK)
+    shown = sorted(packet.pts * packet.time_base for packet in video_packets(tmp_path / source))
+    with open_reader(tmp_path / source, start) as reader:
+        info = reader.info
+        assert info.time_base is not None
+        settings = {"width": 48, "height": 32, "fps": info.fps, "colour": info.colour}
+        with open_writer(tmp_path / target, time_base=info.time_base, **settings) as writer:
+            for i, frame in enumerate(reader, start):
+                writer.write(frame, reader.take_note(i))
+    found = sorted(packet.pts * packet.time_base for packet in video_packets(tmp_path / target))
+    assert found == [time - shown[start] for time in shown[start:]]
+    with av.open(str(tmp_path / target)) as container:
+        seconds = Fraction(container.duration, av.time_base)
+    assert abs(seconds - (TIMES[-1] - TIMES[start])) <= Fraction(1, 900)
