@@ -11,6 +11,7 @@ import torch
 
 from dtg_restore.engine.errors import ConfigError
 from dtg_restore.engine.media import open_reader, open_writer, probe
+from dtg_restore.engine.media.packets import codec_header, packets
 from dtg_restore.engine.types import HDR, ClipInfo, ColourTags
 
 FPS = Fraction(24)
@@ -163,3 +164,22 @@ def test_same_frames_give_the_same_vp9(tmp_path: Path, chroma: str) -> None:
     for name in ("a.webm", "b.webm"):
         write(tmp_path / name, frame, codec="vp9", chroma=chroma)
     assert (tmp_path / "a.webm").read_bytes() == (tmp_path / "b.webm").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("codec", "decoder"), [("h264", "h264"), ("hevc", "hevc"), ("av1", "libdav1d")]
+)
+def test_hdr_metadata_are_in_the_stream_itself(tmp_path: Path, codec: str, decoder: str) -> None:
+    """As it lies in a part, without a container."""
+    settings = {"fps": FPS, "colour": HDR10, "bit_depth": 10, "codec": codec, "hdr": METADATA}
+    with open_writer(
+        tmp_path / "a.mkv", width=SIZE[1], height=SIZE[0], workspace=tmp_path, **settings
+    ) as writer:
+        writer.write(smooth())
+    (part,) = tmp_path.glob("*.packets")
+    context = av.CodecContext.create(decoder, "r")
+    context.extradata = codec_header(part)
+    frames = [frame for _, data in packets(part) for frame in context.decode(av.Packet(data))]
+    frames += context.decode(None)
+    kinds = {data.type.name for data in frames[0].side_data}
+    assert kinds >= {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}
