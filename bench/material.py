@@ -1,4 +1,4 @@
-"""Clips with ground truth that no embedded model has seen in training."""
+"""Clips that no embedded model has seen in training."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ def held_out(data: Path, frames: int, size: tuple[int, int]) -> Iterator[tuple[s
         gt = data / "vsr" / f"vid4_{name}" / "gt"
         if gt.is_dir():
             yield f"vid4_{name}", _centre(read(gt, min(frames, 8)), size)
+
+
+def generated(data: Path, frames: int, size: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
+    """The same of clips that were generated, as they are: they have no truth."""
+    for path in sorted((data / "generated").glob("*.mp4")):
+        clip = read(path, frames)
+        if len(clip) == frames and min(clip.shape[-2:]) >= max(size):
+            yield path.stem, _centre(clip, size)
 
 
 def _halve(frames: Tensor) -> Tensor:

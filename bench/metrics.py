@@ -1,4 +1,4 @@
-"""Full-reference measures of frames (T, 3, H, W) in [0, 1]."""
+"""Measures of frames (T, 3, H, W) in [0, 1], most of them against a reference."""
 
 from __future__ import annotations
 
@@ -35,3 +35,19 @@ def block_step(frames: Tensor, block: int = 8) -> float:
         elsewhere = (by_offset.sum() - by_offset) / (block - 1)
         ratios.append((by_offset / elsewhere).max().item())
     return sum(ratios) / len(ratios)
+
+
+def luma(frames: Tensor) -> Tensor:
+    """Y' of BT.709 (T, H, W) of gamma-encoded frames."""
+    return torch.einsum("tchw,c->thw", frames, frames.new_tensor((0.2126, 0.7152, 0.0722)))
+
+
+def mean_steps(images: Tensor) -> Tensor:
+    """Mean absolute change from every image of (T, H, W) to the next one, (T - 1,)."""
+    return images.diff(dim=0).abs().mean(dim=(-2, -1))
+
+
+def sharpness(images: Tensor) -> Tensor:
+    """Mean absolute difference of a pixel to the mean of its four neighbours, (T,)."""
+    around = images[:, :-2, 1:-1] + images[:, 2:, 1:-1] + images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
+    return (images[:, 1:-1, 1:-1] - around / 4).abs().mean(dim=(-2, -1))

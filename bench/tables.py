@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..engine.blend import fade
 from .kernels import COMPILED, COPY
 
 ROOT = Path(__file__).parents[1]
@@ -225,6 +226,65 @@ def engines(result: dict[str, Any]) -> str:
     return markdown([*header, "PSNR to eager"], rows)
 
 
+def joins(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["settings"],
+            str(row["overlap"]),
+            row["fade"],
+            f"{row['step']:.2f}",
+            _or_nothing(row, "largest_own_step", ".3f"),
+            _or_nothing(row, "sharpness", ".3f"),
+            f"{row['pulse']:.2f}",
+            _or_nothing(row, "temporal_error", ".2f"),
+            _or_nothing(row, "psnr", ".2f"),
+        ]
+        for row in result["rows"]
+        if row["fade"] != "fitted"
+    ]
+    header = ["", "overlap", "fade", "step", "largest own step", "sharpness", "pulse"]
+    return markdown([*header, "temporal error", "PSNR (dB)"], rows)
+
+
+def fitted(result: dict[str, Any]) -> str:
+    rows = [
+        [row["settings"], str(row["overlap"]), _weights(row["weights"])]
+        for row in result["rows"]
+        if row["fade"] == "fitted"
+    ]
+    ours = [
+        ["ours", str(count), _weights(fade(count).tolist())]
+        for count in sorted({int(row[1]) for row in rows})
+    ]
+    return markdown(["", "overlap", "weights of the later chunk"], rows + ours)
+
+
+def _weights(values: list[float]) -> str:
+    return ", ".join(f"{round(value, 2) + 0:.2f}" for value in values)  # no -0.00
+
+
+def color(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['clips']}, {row['settings']}",
+            row["method"],
+            f"{row['drift']:.2f}",
+            f"{row['largest_drift']:.2f}",
+            f"{row['join_change']:.2f}",
+            f"{row['other_change']:.2f}",
+            f"{row['pulse']:.2f}",
+            _or_nothing(row, "psnr", ".2f"),
+        ]
+        for row in result["rows"]
+    ]
+    header = ["clips", "match", "drift", "worst frame", "change at joins", "elsewhere", "pulse"]
+    return markdown([*header, "PSNR (dB)"], rows)
+
+
+def _or_nothing(row: dict[str, Any], name: str, form: str) -> str:
+    return format(row[name], form) if name in row else ""
+
+
 class Table(NamedTuple):
     page: str
     file: str
@@ -232,6 +292,8 @@ class Table(NamedTuple):
 
 
 README, SPEED, EXPORT = "README.md", "docs/SPEED.md", "docs/EXPORT.md"
+QUALITY = "docs/QUALITY.md"
+PAGES = (README, SPEED, EXPORT, QUALITY)
 TABLES = {
     "quality": Table(README, "quality_mini.json", quality),
     "super-resolution": Table(README, "sr_mini.json", super_resolution),
@@ -247,6 +309,9 @@ TABLES = {
     "throughput": Table(SPEED, "throughput_mini.json", throughput),
     "engines-mini": Table(EXPORT, "engines_mini.json", engines),
     "engines-wan": Table(EXPORT, "engines_wan.json", engines),
+    "joins": Table(QUALITY, "joins_mini.json", joins),
+    "fitted": Table(QUALITY, "joins_mini.json", fitted),
+    "color": Table(QUALITY, "color_mini.json", color),
 }
 
 
@@ -269,7 +334,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     stale = False
-    for page in (README, SPEED, EXPORT):
+    for page in PAGES:
         before = (ROOT / page).read_text()
         after = render(before, page)
         stale |= before != after

@@ -119,11 +119,23 @@ class OverlapAdd:
         return self._frame
 
 
+def fade(count: int) -> Tensor:
+    """Weights (count,) float64 with which a chunk takes over from the one before, frame by frame.
+
+    w(s) = s^3 (6 s^2 - 15 s + 10) at s = i / (count + 1), i = 1 .. count: slope and curvature are 0
+    at both ends.  The frames at the border of a chunk, refined with neighbours on one side alone,
+    hardly count: weights fitted to ground truth have this shape (docs/QUALITY.md).
+    """
+    # Products of whole numbers, exact up to a thousand frames: the one rounding is that of the
+    # division, so that C++ has the same bits.
+    i, n = torch.arange(1.0, count + 1, dtype=torch.float64), float(count + 1)
+    return i * i * i * (6 * i * i - 15 * n * i + 10 * n * n) / (n * n * n * n * n)
+
+
 def cross_fade(before: Tensor, after: Tensor) -> Tensor:
     """Mix the shared frames of two chunks, (N, 3, H, W) each: the first favours `before`."""
-    count = before.shape[0]
-    weight = torch.arange(1, count + 1, device=before.device) / (count + 1)
-    return torch.lerp(before, after, weight[:, None, None, None].to(before.dtype))
+    weight = fade(len(before)).to(before)
+    return torch.lerp(before, after, weight[:, None, None, None])
 
 
 def reflect_index(size: int, length: int) -> Tensor:

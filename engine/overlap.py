@@ -28,13 +28,43 @@ class _Failed:
 _END = object()
 
 
+class _Thread:
+    """A thread that is outlasted: files that it works on must not be closed under it."""
+
+    def __init__(self, name: str, work: Callable[[], None]):
+        self._work, self._over = work, threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.start = self._thread.start
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._over.set()
+
+    def outlast(self, end: Callable[[], object]) -> None:
+        """Call `end` and wait for the thread; what interrupts that is raised when it is over."""
+        interrupt: BaseException | None = None
+        while self._thread.ident is not None and not self._over.is_set():
+            try:
+                end()
+                self._over.wait()  # a join that is interrupted takes the thread for dead
+            except BaseException as error:
+                interrupt = error
+        if self._thread.ident is not None:
+            self._thread.join()
+        if interrupt is not None:
+            raise interrupt
+
+
 def ahead(
     items: Iterable[T], depth: int = DEPTH, stop: threading.Event | None = None
 ) -> Generator[T, None, None]:
     """The items; up to `depth` of them are made before they are asked for, in another thread.
 
-    An exception of the iterable is raised in its place; closing the generator ends the thread.
-    That sets `stop`, so that an item which takes long can be given up by what makes it.
+    An exception of the iterable is raised in its place; closing the generator ends the thread, and
+    waits for it.  That sets `stop`, so that an item which takes long can be given up by what makes
+    it.
     """
     queue: Queue[Any] = Queue(depth)
     stop = stop or threading.Event()
@@ -48,16 +78,15 @@ def ahead(
         except BaseException as error:
             _put(queue, _Failed(error), stop)
 
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
-    thread.start()
+    thread = _Thread("ahead", work)
     try:
+        thread.start()
         while (item := queue.get()) is not _END:
             if isinstance(item, _Failed):
                 raise item.error
             yield item
     finally:
-        stop.set()
-        thread.join()
+        thread.outlast(stop.set)
 
 
 @contextmanager
@@ -66,7 +95,7 @@ def behind(consume: Callable[[T], object], depth: int = DEPTH) -> Iterator[Calla
 
     It waits while `depth` items are in the queue.  An exception of `consume` is raised by the next
     call, or on leaving.  Everything that was given is consumed when the block is left, also where
-    that is by an exception.
+    that is by an exception, or where a signal interrupts the waiting.
     """
     queue: Queue[Any] = Queue(depth)
     failed = threading.Event()
@@ -84,13 +113,12 @@ def behind(consume: Callable[[T], object], depth: int = DEPTH) -> Iterator[Calla
         if not _put(queue, item, failed):
             raise errors[0]
 
-    thread = threading.Thread(target=work, name="behind", daemon=True)
-    thread.start()
+    thread = _Thread("behind", work)
     try:
+        thread.start()
         yield give
     finally:
-        _put(queue, _END, failed)
-        thread.join()
+        thread.outlast(lambda: _put(queue, _END, failed))
     if errors:
         raise errors[0]
 

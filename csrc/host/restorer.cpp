@@ -39,11 +39,14 @@ Tensor frame_of(const Tensor& frames, std::int64_t index) {
 }
 
 // The first frames of `after` mixed with all of `before`, which they show as well: the first
-// favours `before`.
+// favours `before`.  The weights are those of engine/blend.py: products of whole numbers are exact.
 void cross_fade(const Tensor& before, Tensor& after) {
     const std::int64_t count = before.size(0), size = before.count() / count;
+    const double n = static_cast<double>(count + 1);
     for (std::int64_t k = 0; k < count; ++k) {
-        const float weight = static_cast<float>(k + 1) / static_cast<float>(count + 1);
+        const double f = static_cast<double>(k + 1);
+        const float weight = static_cast<float>(
+            f * f * f * (6 * f * f - 15 * n * f + 10 * n * n) / (n * n * n * n * n));
         for (std::int64_t i = k * size; i < (k + 1) * size; ++i) {
             const float b = before.floats()[i], a = after.floats()[i];
             // As torch.lerp computes it, with one rounding, from the nearer end.

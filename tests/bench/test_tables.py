@@ -11,7 +11,7 @@ import pytest
 from dtg_restore.bench import tables
 
 
-@pytest.mark.parametrize("page", [tables.README, tables.SPEED, tables.EXPORT])
+@pytest.mark.parametrize("page", tables.PAGES)
 def test_pages_hold_the_tables_of_the_results(page: str) -> None:
     text = (tables.ROOT / page).read_text()
     assert tables.render(text, page) == text
@@ -77,3 +77,28 @@ def test_throughput_table() -> None:
     lines = tables.throughput({"rows": {"length": rows}}).splitlines()
     assert lines[2] == "| 28 frames of 96 x 64 | 2 | 4 | 5.50 | 3.00 s | 2.25 s | 500 MB |"
     assert lines[3].endswith("| 3.00 s |  | 500 MB |")
+
+
+def test_table_of_joins() -> None:
+    whole = {"step": 1.02, "pulse": 0.2}
+    mixed = {"largest_own_step": 1.005, "sharpness": 0.99, "temporal_error": 7.4, "psnr": 26.19}
+    rows = [
+        {"settings": "default", "overlap": 0, "fade": "none"} | whole,
+        {"settings": "default", "overlap": 2, "fade": "linear"} | whole | mixed,
+        {"settings": "default", "overlap": 2, "fade": "fitted", "weights": [0.2, 0.75]},
+    ]
+    lines = tables.joins({"rows": rows}).splitlines()
+    assert lines[2:] == [
+        "| default | 0 | none | 1.02 |  |  | 0.20 |  |  |",
+        "| default | 2 | linear | 1.02 | 1.005 | 0.990 | 0.20 | 7.40 | 26.19 |",
+    ]
+    lines = tables.fitted({"rows": rows}).splitlines()
+    assert lines[2:] == ["| default | 2 | 0.20, 0.75 |", "| ours | 2 | 0.21, 0.79 |"]
+
+
+def test_table_of_colours() -> None:
+    row = {"clips": "generated", "settings": "default", "method": "wavelet", "drift": 1.0}
+    row |= {"largest_drift": 2.0, "join_change": 0.25, "other_change": 0.5, "pulse": 0.125}
+    assert "| generated, default | wavelet | 1.00 | 2.00 | 0.25 | 0.50 | 0.12 |  |" in tables.color(
+        {"rows": [row]}
+    )

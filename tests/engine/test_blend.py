@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dtg_restore.engine.blend import (
     OverlapAdd,
     TileGrid,
     cross_fade,
+    fade,
     ramps,
     reflect_index,
     reflect_pad,
@@ -117,8 +119,10 @@ def test_overlap_add_holds_about_two_rows_of_tiles() -> None:
 def test_cross_fade(count: int) -> None:
     before, after = torch.zeros(count, 3, 2, 2), torch.ones(count, 3, 2, 2)
     weights = cross_fade(before, after)[:, 0, 0, 0]
-    want = [(i + 1) / (count + 1) for i in range(count)]
+    places = [Fraction(i, count + 1) for i in range(1, count + 1)]
+    want = [float(s**3 * (6 * s**2 - 15 * s + 10)) for s in places]
     torch.testing.assert_close(weights, torch.tensor(want), rtol=0, atol=1e-7)
+    assert fade(count).tolist() == want  # rounded once: as C++ has it
     torch.testing.assert_close(cross_fade(after, before)[:, 0, 0, 0], 1 - weights)
     x = torch.rand(count, 3, 2, 2)
     assert torch.equal(cross_fade(x, x), x)  # agreement is kept, bit for bit

@@ -129,7 +129,7 @@ def test_every_range_equals_the_whole_of_several_shots(
 def test_shared_frames_are_faded_from_one_chunk_to_the_next() -> None:
     grid = ChunkGrid(6, 2)
     got = numbers(restore(grid, 10, 0, None, lambda frames, chunk: frames * 0 + chunk.index))
-    assert got == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1], abs=1e-6)
+    assert got == pytest.approx([0, 0, 0, 0, 17 / 81, 64 / 81, 1, 1, 1, 1], abs=1e-6)
 
 
 def test_range_beyond_the_end_is_clamped() -> None:
