@@ -231,7 +231,7 @@ def _processor() -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
     found = {"dtg-restore": __version__, "python": platform.python_version()}
-    for name in ("torch", "av", "numpy", "safetensors"):
+    for name in ("torch", "av", "OpenImageIO", "numpy", "safetensors"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -9,19 +9,19 @@ from torch.nn.functional import interpolate
 from .picture_spec import Window
 
 
-def resized(planes: Tensor, height: int, width: int, smooth: bool) -> Tensor:
-    """Planes (C, H, W) at another size: bilinear or nearest; the same samples at their own size.
+def resized(planes: Tensor, size: tuple[int, int], smooth: bool) -> Tensor:
+    """Planes (C, H, W) at `size` (height, width): bilinear or nearest; as they are at their own.
 
     NaN and infinity do not spread: where the nearest sample is one, so is the result.
     """
-    if planes.shape[1:] == (height, width):
+    if planes.shape[1:] == size:
         return planes
     batch = planes.float()[None]
-    nearest = interpolate(batch, (height, width), mode="nearest-exact")[0]
+    nearest = interpolate(batch, size, mode="nearest-exact")[0]
     if not smooth:
         return nearest
     finite = batch.nan_to_num(0, 0, 0)
-    mixed = interpolate(finite, (height, width), mode="bilinear", align_corners=False)[0]
+    mixed = interpolate(finite, size, mode="bilinear", align_corners=False)[0]
     return torch.where(nearest.isfinite(), mixed, nearest)
 
 
@@ -44,7 +44,7 @@ def restored(colours: Tensor, beyond: Tensor | None, top: float) -> Tensor:
     """Colours (3, H, W) with the samples of the input where those lay outside of [0, top]."""
     if beyond is None:
         return colours
-    given = resized(beyond, *colours.shape[1:], smooth=True).float()
+    given = resized(beyond, (colours.shape[1], colours.shape[2]), smooth=True).float()
     return torch.where(outside(given, top), given, colours)
 
 

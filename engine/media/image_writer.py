@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -113,10 +114,10 @@ class ImageWriter(Writer):
         nothing can be written."""
         pattern = self._pattern
         own = {name for part in self.parts for name, _ in part.files}
+        last = math.inf if last_number is None else last_number
         for found in sorted(file.name for file in pattern.folder.iterdir()):
             number = pattern.number(found)
-            in_range = number is not None and self._first <= number
-            in_range = in_range and (last_number is None or number <= last_number)
-            if in_range and not self._overwrite and found not in own:
+            in_the_way = number is not None and self._first <= number <= last
+            if in_the_way and not self._overwrite and found not in own:
                 raise InputError(f"{pattern.folder / found} exists already, and overwrite is off")
         AtomicFile(pattern.file(self._first), overwrite=True).abort()

@@ -88,10 +88,11 @@ class ImageReader(Reader):
         linear = self._is_linear(picture.spec)
         rgb = self._in_model_space(_colours(picture, colours), linear)
         rgb = placed(rgb, data, self._canvas)
-        samples = rgb.float()
-        away = outside(samples, TOP if linear else 1.0)
-        self._warn_of_nan(file, samples[away])
-        seen = samples.nan_to_num(0.0, TOP, 0.0)
+        seen = rgb.float()
+        away = outside(seen, TOP if linear else 1.0)
+        if is_beyond := bool(away.any()):
+            self._warn_of_nan(file, seen[away])
+            seen = seen.nan_to_num(0.0, TOP, 0.0)
         note = FrameNote(
             number,
             channels={
@@ -100,7 +101,7 @@ class ImageReader(Reader):
                 if name not in colours and self._can_be_written(file, picture, name)
             },
             linear=linear,
-            beyond=rgb if away.any() else None,
+            beyond=rgb if is_beyond else None,
             metadata={
                 "spec": picture.spec,
                 "colours": colours,
@@ -196,7 +197,7 @@ def _colours(picture: Picture, names: Sequence[str]) -> Tensor:
     planes = [picture.planes[name] for name in names]
     if len({plane.dtype for plane in planes}) > 1:
         planes = [plane.float() for plane in planes]
-    return torch.stack(planes).expand(3, -1, -1)
+    return torch.stack(planes).expand(3, -1, -1).contiguous()
 
 
 def _rate(spec: oiio.ImageSpec) -> Fraction:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import OpenImageIO as oiio
@@ -104,9 +104,10 @@ def _encoded(spec: oiio.ImageSpec, planes: list[Tensor], name: str) -> bytes:
     values = [_to_file(p, f, bits_of(spec)) for p, f in zip(planes, formats, strict=True)]
     with _scratch_file() as (file, path):
         output = oiio.ImageOutput.create(name)
-        done = output is not None and output.open(path, spec)
+        assert output is not None, name  # paths.py knows what can be written
+        done = output.open(path, spec)
         done = done and output.write_image(np.stack(values, -1)) and output.close()
-        error = output.geterror() if output else oiio.geterror()
+        error = output.geterror()
         if not done:
             raise InputError(f"cannot write {name}: {error.strip()}")
         content = file.read()
@@ -116,7 +117,7 @@ def _encoded(spec: oiio.ImageSpec, planes: list[Tensor], name: str) -> bytes:
 
 
 @contextmanager
-def _scratch_file() -> Iterator[tuple[BinaryIO, str]]:
+def _scratch_file() -> Iterator[tuple[IO[bytes], str]]:
     """A file and its path; in memory where the system has such."""
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("picture"), "rb") as file:
@@ -126,7 +127,7 @@ def _scratch_file() -> Iterator[tuple[BinaryIO, str]]:
             yield named.file, named.name
 
 
-def _is_whole_png(file: BinaryIO) -> bool:
+def _is_whole_png(file: IO[bytes]) -> bool:
     """Whether all chunks are there and undamaged: libpng would tell the terminal of others."""
     while len(head := file.read(8)) == 8:
         content = head[4:] + file.read(int.from_bytes(head[:4], "big"))

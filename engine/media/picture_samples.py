@@ -108,9 +108,9 @@ class Samples:
 
     def _planes(self) -> dict[str, Tensor]:
         alpha = alpha_name(self.colours)
-        size = self.frame.shape[1:]
+        size = self.frame.shape[1], self.frame.shape[2]
         beside = {
-            name: resized(plane[None], *size, is_smooth(name, plane, alpha))[0]
+            name: resized(plane[None], size, is_smooth(name, plane, alpha))[0]
             for name, plane in self.note.channels.items()
             if name in self._names
         }

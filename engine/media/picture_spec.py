@@ -218,8 +218,9 @@ def _set_types(
     """Colours as the target has them; other channels of an EXR as they were."""
     form = oiio.TypeDesc(target.kind)
     spec.set_format(form)
-    keeps = source is not None and target.channels == "all" and source.format.basetype in FLOATS
-    formats = [form if n in colours or not keeps else _format(source, n) for n in names]
+    if source is None or target.channels != "all" or source.format.basetype not in FLOATS:
+        return
+    formats = [form if name in colours else _format(source, name) for name in names]
     if any(f != form for f in formats):
         spec.channelformats = tuple(formats)
 
