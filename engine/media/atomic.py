@@ -55,11 +55,11 @@ class AtomicFile:
 
 def check_target(target: Path, overwrite: bool) -> None:
     """InputError if `target` is a folder, in none, or there already and not to be replaced."""
-    if target.is_dir():
+    if os.path.isdir(target):  # False, too, for a name that is too long
         raise InputError(f"{target} is a folder")
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise InputError(f"{target} exists already, and overwrite is off")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise InputError(f"cannot write {target}: there is no folder {target.parent}")
 
 

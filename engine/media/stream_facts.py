@@ -19,7 +19,15 @@ _FASTEST = 1000  # above that it is the tick of a clock
 def claimed_rates(stream: av.VideoStream) -> list[Fraction]:
     """Frames per second, by several accounts, the likeliest first."""
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    return [Fraction(rate) for rate in rates if rate and rate <= _FASTEST] or [_FALLBACK_RATE]
+    known = [_standard(Fraction(rate)) for rate in rates if rate and rate <= _FASTEST]
+    return known or [_FALLBACK_RATE]
+
+
+def _standard(rate: Fraction) -> Fraction:
+    """A whole rate, or one of NTSC, in place of what Matroska's nanoseconds have made of it."""
+    whole, ntsc = Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    nearest = min(whole, ntsc, key=lambda known: abs(known - rate))
+    return nearest if abs(nearest - rate) < rate / 100_000 else rate
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
