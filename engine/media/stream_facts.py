@@ -46,6 +46,33 @@ def frames_before_cut(stream: av.VideoStream, path: str) -> int | None:
     return len(intact) if len(intact) < len(entries) else None
 
 
+def lacks_its_end(path: str) -> bool:
+    """Whether a Matroska file ends before the end that its header tells; False for others."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head[:4] != b"\x1a\x45\xdf\xa3":
+        return False
+    length, segment = _ebml_size(head, 4)
+    begin = segment + (length or 0)
+    if head[begin : begin + 4] != b"\x18\x53\x80\x67":
+        return False
+    length, data = _ebml_size(head, begin + 4)
+    return length is not None and size < data + length
+
+
+def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
+    """The size of an element, None where it is left open, and where its content begins."""
+    first = data[place] if place < len(data) else 0
+    width = 9 - first.bit_length()  # leading zeros tell how many bytes follow
+    stop = place + width
+    value = int.from_bytes(data[place:stop], "big")
+    if first == 0 or stop > len(data):
+        return None, stop
+    ones = (1 << 7 * width) - 1
+    return (None if value & ones == ones else value & ones), stop
+
+
 def claimed_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     """How long the video is by the header; 0 where it does not tell."""
     if container.format.name == "avi" and stream.time_base:
