@@ -27,6 +27,7 @@ from ..engine.media import open_reader, open_writer, probe
 from ..engine.media.encoders import CONTAINERS, ENCODERS, pixel_format
 from ..engine.media.planes import bit_depth, frame_to_rgb, rgb_to_frame
 from ..engine.types import HDR, ColourTags, FrameNote
+from .media_pictures import pictures
 from .media_streams import carried
 from .provenance import provenance
 
@@ -256,8 +257,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure(form, Path(folder)))
     with tempfile.TemporaryDirectory() as folder:
-        held = carried(Path(folder))
-    result = {"rows": rows, "carried": held, "provenance": provenance()}
+        held, still = carried(Path(folder)), pictures(Path(folder))
+    result = {"rows": rows, "carried": held, "pictures": still, "provenance": provenance()}
     options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -15,6 +15,7 @@ from .info import info
 from .inspect import inspect
 from .plan import plan
 from .restore import restore
+from .shots import shots
 
 app = typer.Typer(
     add_completion=False,
@@ -23,7 +24,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a bug, 2 usage or settings, 3 input or output, 4 weights or "
     "engine, 5 out of memory, 6 interrupted.",
 )
-for command in (restore, plan, export, inspect, embed, info):
+for command in (restore, plan, shots, export, inspect, embed, info):
     app.command(cls=Command)(command)
 app.add_typer(cache, name="cache")
 

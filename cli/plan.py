@@ -45,6 +45,7 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     from ..engine.plan import describe, estimate, make_plan, matmul_flops
     from ..engine.progress import count_frames
     from ..engine.schedule import nodes, unstable
+    from ..engine.shots import shots_of
     from ..engine.sr import sr_facts
 
     start, stop = (frames[0], frames[1] + 1) if frames else (0, None)
@@ -70,7 +71,8 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     scale = sr.scale if sr else 1
     speed = matmul_flops(resolve_device(settled(config).device))
     span = None if count is None else (start, start + count)
-    cost = estimate(plan, sr, extent, span, info.num_frames, speed)
+    shots = shots_of(config.shots, source, info, plan.grid, stop) if plan else (0,)
+    cost = estimate(plan, sr, extent, span, info.num_frames, speed, shots)
     return {
         "input": {
             "path": source,
@@ -149,11 +151,12 @@ def _refinement(facts: dict[str, Any]) -> list[str]:
         return [_row("refinement", "none")]
     chunk, (width, height) = plan["chunk"], plan["tile"]
     many = "chunks" if cost["chunks"] is None else plural(cost["chunks"], "chunk")
+    shots = "" if cost["shots"] is None else f", in {plural(cost['shots'], 'shot')}"
     total = "" if cost["evaluations"] is None else f", {cost['evaluations']} in all"
     batch = min(plan["tile_batch"], plan["tiles"])
     most = "at most " if any(facts["settings"][name] for name in TOLERANCES) else ""
     return [
-        _row("chunks", f"{many} of {chunk['length']} frames, {chunk['overlap']} shared"),
+        _row("chunks", f"{many} of {chunk['length']} frames, {chunk['overlap']} shared{shots}"),
         _row("tiles", f"{plural(plan['tiles'], 'tile')} of {width}x{height}, {batch} at once"),
         _row(
             "sampler",

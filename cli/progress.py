@@ -21,6 +21,7 @@ from .text import duration, rate, size
 MODES = ("auto", "bar", "plain", "json", "none")
 LABELS = {
     "load": "loading",
+    "shots": "cutting",
     "refine": "refining",
     "restore": "writing",
     "calibrate": "calibrating",
@@ -50,6 +51,8 @@ class Status:
 
     def text(self) -> str:
         p = self.progress
+        if p.stage == "shots":
+            return f"looking for cuts in frame {p.done} of {p.total or '?'}"
         total = "?" if p.num_frames is None else p.num_frames
         speed = rate(self.frames_per_second)
         return f"{p.frames}/{total} frames  {speed} frames/s  ETA {duration(self.eta)}"

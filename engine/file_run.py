@@ -19,7 +19,7 @@ from .journal import Journal
 from .media import Reader, Writer
 from .overlap import ahead, behind
 from .run import Cancel, OnProgress, Run
-from .shots import find_shots, given_shots
+from .shots import shots_of
 from .sr.frames import FrameSR
 from .timeline import Timeline
 from .types import ClipInfo, Progress
@@ -105,18 +105,13 @@ class _FileRun:
         return self.restorer.run(size, shots, on_progress, self.cancel)
 
     def _find_shots(self) -> tuple[int, ...]:
-        """As far as the frames of the run depend on them."""
         plan = self.restorer.plan(self.info.height, self.info.width)
         if plan is None:  # every frame for itself
             return (0,)
-        given = given_shots(self.restorer.config.shots)
-        if given is not None:
-            return given
-        job, stop = self.job, self.job.stop
-        if stop is not None:  # the chunk of the last frame may be cut behind it
-            stop += plan.grid.length
-        return find_shots(
-            *(job.source, self.info, stop, self.on_progress, self.cancel, job.color_space)
+        how, job = self.restorer.config.shots, self.job
+        return shots_of(
+            *(how, job.source, self.info, plan.grid, job.stop),
+            *(self.on_progress, self.cancel, job.color_space),
         )
 
     def _write_frames(self, run: Run, writer: Writer) -> None:

@@ -240,7 +240,7 @@ def estimate(
     costs: dict[str, Any] = {"memory_bytes": memory, "machine_flops_per_second": flops_per_second}
     if frames is None:
         return costs | dict.fromkeys(
-            ("frames", "chunks", "evaluations", "refine_flops", "upscale_flops", "seconds")
+            ("frames", "shots", "chunks", "evaluations", "refine_flops", "upscale_flops", "seconds")
         )
     start, stop = frames
     timeline = Timeline(plan.grid if plan else None, shots)
@@ -249,6 +249,7 @@ def estimate(
     upscale = 2.0 * sr.macs_per_pixel * size[0] * size[1] * (stop - start) if sr else 0.0
     return costs | {
         "frames": stop - start,
+        "shots": len({timeline.shot_of(chunk.start) for chunk in chunks}),
         "chunks": len(chunks),
         "evaluations": len(chunks) * plan.evaluations if plan else 0,
         "refine_flops": refine,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .errors import InputError, Interrupted
 from .media import open_reader
+from .tiling import ChunkGrid
 from .types import ClipInfo, Progress
 
 SIZE = (18, 32)  # rows and columns of a thumbnail
@@ -78,6 +79,12 @@ def is_cut(before: Sequence[Thumbnail], after: Sequence[Thumbnail]) -> bool:
     return found - motion > LIMIT and not _fades(before, after) and not _flashes(before, after)
 
 
+def _may_be_cut(a: Thumbnail, b: Thumbnail) -> bool:
+    # A block that stays in its place fits no better than one that may move.
+    apart = (a.values - b.values).abs().mean().item()
+    return apart > LIMIT and difference(a, b) > LIMIT
+
+
 def _flashes(before: Sequence[Thumbnail], after: Sequence[Thumbnail]) -> bool:
     """Whether frames that are brighter than those around them interrupt one shot."""
     frames, limit = [*before, *after], RETURNED * difference(before[-1], after[0])
@@ -114,7 +121,7 @@ def place(frames: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
         after.extend(islice(pairs, 0 if after else 1))
         if not after:
             return
-        if before and difference(before[-1], after[0][1]) > LIMIT:
+        if before and _may_be_cut(before[-1], after[0][1]):
             after.extend(islice(pairs, REACH - len(after)))
             if is_cut([*before], [thumbnail for _, thumbnail in after]):
                 shot = number
@@ -154,6 +161,26 @@ def find_shots(
             if on_progress is not None:
                 on_progress(Progress("shots", number + 1, total))
     return tuple(shot for shot in shots if stop is None or shot < stop)
+
+
+def shots_of(
+    setting: str,
+    source: str | PathLike[str],
+    info: ClipInfo,
+    grid: ChunkGrid,
+    stop: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    color_space: str | None = None,
+) -> tuple[int, ...]:
+    """The first frames of a clip's shots, as `RestoreConfig.shots` is set: at least those that
+    frames below `stop` depend on.  Errors as `find_shots` and `read_shots`."""
+    given = given_shots(setting)
+    if given is not None:
+        return given
+    if stop is not None:  # the chunk of the last frame may be cut behind it
+        stop += grid.length
+    return find_shots(source, info, stop, on_progress, cancel, color_space)
 
 
 def given_shots(setting: str) -> tuple[int, ...] | None:

@@ -145,8 +145,9 @@ class Progress(NamedTuple):
 
     Parameters
     ----------
-    stage, done, total : "refine", with the sampler steps of the current chunk; or "restore", with
-        the frames that have left the last stage (total None = the clip does not tell).
+    stage, done, total : "shots", with the frames in which cuts were looked for; "refine", with the
+        sampler steps of the current chunk; or "restore", with the frames that have left the last
+        stage (total None = the clip does not tell).
     frames, num_frames : the same for frames, whatever the stage.
     fraction : share of the whole run that is done, by floating-point operations; or None.
     """

@@ -44,7 +44,7 @@ ERRORS = [
     ("{clip} o.mkv --offload block", 2, "--offload is 'block': mini is too small"),
     ("{clip} o.mkv --sr mini-x3", 2, "mini-x2, mini-x4"),
     ("{clip} o.mkv --backbone none --sr none", 2, "nothing to do"),
-    ("{clip} o.mkv --codec vp9", 2, "vp9"),
+    ("{clip} o.mkv --codec vp8", 2, "vp8"),
     ("{clip} o.mkv --crf 99", 2, "crf 99"),
     ("{clip} o.mkv --codec ffv1 --crf 9", 2, "crf"),
     ("{clip} o.txt", 2, ".mp4"),

@@ -39,9 +39,11 @@ MORE = {
     "tile-batch",
     "tau-floor",
     "shift",
+    "shots",
     "color-match",
     "help",
 }
+FILES = {"resume", "no-resume", "chroma", "color-space", "output-color-space"}
 SPEED = {"elide-tol", "reuse-tol", "cache-tol", "branches", "attention", "threads"}
 MODELS = {"bundle", "vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 
@@ -49,7 +51,7 @@ MODELS = {"bundle", "vae", "vae-tile", "prompt-embeds", "offload", "weights"}
 def test_help_has_every_option(cli) -> None:
     result = cli("restore", "--help")
     assert (result.code, result.err) == (0, "")
-    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE | MODELS | SPEED
+    assert set(re.findall(r"--([a-z0-9-]+)", result.out)) == ISSUE | MORE | FILES | MODELS | SPEED
     assert "backbone's own" in result.out and "WxH" in result.out
 
 
@@ -69,6 +71,7 @@ def test_help_of_embed(cli) -> None:
     [
         (["export"], EXPORT),
         (["inspect"], {"json", "debug", "help"}),
+        (["shots"], {"output", "overwrite", "shots", "progress", "debug", "help"}),
         (["cache", "list"], {"json", "debug", "help"}),
         (["cache", "prune"], {"older-than", "all", "debug", "help"}),
     ],
@@ -83,8 +86,18 @@ def test_help_of_bundles(cli, command: list[str], options: set[str]) -> None:
 def test_commands(cli) -> None:
     result = cli("--help")
     assert result.code == 0 and "Exit codes" in result.out
-    commands = ("restore", "plan", "export", "inspect", "cache", "embed", "info", "--version")
-    assert all(name in result.out for name in commands)
+    commands = (
+        "restore",
+        "plan",
+        "shots",
+        "export",
+        "inspect",
+        "cache",
+        "embed",
+        "info",
+        "--version",
+    )
+    assert all(name in result.out for name in (*commands, "--version"))
     shown = cli()
     assert shown.code == 2 and "Usage" in shown.out + shown.err
     assert cli("--version").out == f"dtg-restore {dtg_restore.__version__}\n"
@@ -118,6 +131,7 @@ sys.exit(code)
         (["export", "--tile", "big"], 2),
         (["export", "--refit"], 2),
         (["inspect", "--help"], 0),
+        (["shots", "--help"], 0),
         (["cache", "prune"], 2),
     ],
 )

@@ -22,8 +22,9 @@ def test_plain_is_what_a_pipe_gets(cli, files) -> None:
     assert "\r" not in result.err and "\x1b" not in result.err
     lines = result.err.splitlines()
     assert lines[0] == "loading" and f"{NUM_FRAMES}/{NUM_FRAMES} frames" in lines[-1]
+    assert re.fullmatch(r"\[0:00\] cutting +\?%  looking for cuts in frame 1 of 11", lines[1])
     form = r"\[\d+:\d\d\] (refining|writing ) +\d+%  \d+/11 frames  \S+ frames/s  ETA \d+:\d\d"
-    assert all(re.fullmatch(form, line) for line in lines[1:])
+    assert all(re.fullmatch(form, line) for line in lines[2:])
     first, second = result.out.splitlines()
     assert first.startswith("o.mkv: 11 frames of 64x48 in 0:") and "evaluations" in first
     assert "refine" in second and "peak memory" in second
@@ -44,7 +45,9 @@ def test_json_lines(cli, files, monkeypatch: pytest.MonkeyPatch) -> None:
     assert events[-1]["event"] == "done" and events[-1]["report"]["frames"]["count"] == NUM_FRAMES
     steps = [e for e in events if e.get("stage") == "refine"]
     assert [(e["done"], e["total"]) for e in steps] == [(1, 2), (2, 2)] * 5
-    fractions = [e["fraction"] for e in events[1:-1]]
+    looks = [e for e in events if e.get("stage") == "shots"]
+    assert looks == events[1:12] and [e["done"] for e in looks] == list(range(1, 12))
+    fractions = [e["fraction"] for e in events[12:-1]]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     assert len({e["fraction"] for e in steps}) == len(steps)  # steps move the bar
     last = events[-2]

@@ -78,6 +78,7 @@ def test_settings_reach_the_engine(cli, files, tmp_path: Path) -> None:
         "weights": "auto", "prompt_embeds": "unused.safetensors", "elide_tol": 0.02,
         "reuse_tol": 0.03, "cache_tol": 0.04,
         "branches": "sequential", "attention": "sdpa", "color_match": "adain", "threads": 1,
+        "shots": "none",
     }  # fmt: skip
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     flags = [
