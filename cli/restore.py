@@ -155,9 +155,11 @@ def _check(job: Job, config: RestoreConfig, report: str | None) -> None:
     from ..engine.job import check_files
     from ..engine.media import would_replace
     from ..engine.media.atomic import AtomicFile
+    from ..engine.shots import given_shots
     from ..kernels import check_environment
 
     check_environment()
+    given_shots(config.shots)
     if report is not None and any(would_replace(report, p) for p in (job.source, job.target)):
         raise ConfigError(f"--report is {report!r}: that is the input or the output")
     check_files(job, config)
