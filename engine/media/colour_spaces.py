@@ -45,7 +45,8 @@ def model_space(linear: bool) -> str:
 
 def convert(rgb: Tensor, source: str, target: str) -> Tensor:
     """RGB (3, H, W) float32 from one space to another; values outside of [0, 1] are kept."""
-    if same_space(source, target):
+    source, target = (_names()[name.lower()] for name in (source, target))
+    if source == target:
         return rgb
     pixels = oiio.ImageBuf(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()))
     done = oiio.ImageBufAlgo.colorconvert(pixels, source, target, False, colorconfig=CONFIG)

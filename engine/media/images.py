@@ -57,7 +57,6 @@ class ImageReader(Reader):
         self._space = colour_space
         self._files = list_sequence(path)
         self._said: set[str] = set()
-        self._warn_of_gaps()
         if start >= len(self._files):
             raise BeyondEnd(f"{path} holds {len(self._files)} pictures, none from {start} on")
         self.first_number = self._files[start][0]
@@ -68,12 +67,14 @@ class ImageReader(Reader):
         self._canvas = data.union(self._display)
         colours = colour_names(spec, str(first))
         self.info = self._describe(spec, colours)
-        self._warn_of_parts(spec, colours)
+        self._parts, self._colours = spec.get_int_attribute("oiio:subimages", 1), colours
 
     def close(self) -> None:
         pass
 
     def _frames(self) -> Iterator[Tensor]:
+        self._warn_of_gaps()
+        self._warn_of_parts()
         chosen = self._files[self.start : self.stop]
         for index, (number, file) in enumerate(chosen, self.start):
             frame, note = self._frame(number, file)
@@ -170,13 +171,14 @@ class ImageReader(Reader):
             *(self.path, count, ", ".join(missing), more),
         )
 
-    def _warn_of_parts(self, spec: oiio.ImageSpec, colours: Sequence[str]) -> None:
-        parts = spec.get_int_attribute("oiio:subimages", 1)
-        if parts > 1:
-            log.warning("%s: of the %d parts of a picture the first is restored, the others are "
-                        "left out", self.path, parts)  # fmt: skip
-        if "." in colours[0]:
-            log.warning("%s: the colours %s are restored", self.path, ", ".join(colours))
+    def _warn_of_parts(self) -> None:
+        if self._parts > 1:
+            log.warning(
+                "%s: of the %d parts of a picture the first is restored, the others are left out",
+                *(self.path, self._parts),
+            )
+        if "." in self._colours[0]:
+            log.warning("%s: the colours %s are restored", self.path, ", ".join(self._colours))
 
     def _warn_of_nan(self, file: Path, away: Tensor) -> None:
         count = int((~away.isfinite()).sum())

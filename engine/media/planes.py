@@ -163,10 +163,7 @@ def _fill_rgb(frame: av.VideoFrame, rgb: torch.Tensor) -> None:
         pixels = _view(frame, 0, 4, False)
         pixels[..., :3], pixels[..., 3] = code[::-1].transpose(1, 2, 0), 0
     else:
-        pixels = code.transpose(1, 2, 0)
-        if frame.format.is_big_endian and bits > 8:
-            pixels = pixels.astype(np.uint16).byteswap()
-        _view(frame, 0, 3, bits > 8)[...] = pixels
+        _view(frame, 0, 3, bits > 8)[...] = code.transpose(1, 2, 0)
 
 
 def _fill_yuv(frame: av.VideoFrame, rgb: torch.Tensor, colour: ColourTags) -> None:

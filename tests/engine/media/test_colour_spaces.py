@@ -79,7 +79,7 @@ def test_known_values() -> None:
     """Red of ACES AP1 in BT.709, from the chromaticities of both (Bradford D60 to D65)."""
     red = convert(torch.tensor([1.0, 0, 0]).view(3, 1, 1), "ACEScg", LINEAR).flatten()
     assert torch.allclose(red, torch.tensor([1.70505, -0.13026, -0.02400]), atol=2e-4)
-    grey = convert(torch.full((3, 1, 1), 0.18), LINEAR, DISPLAY)
+    grey = convert(torch.full((3, 1, 1), 0.18), "LIN_REC709", DISPLAY)
     assert torch.allclose(grey, torch.full((3, 1, 1), 0.46135), atol=2e-4)
 
 
