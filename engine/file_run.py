@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from . import report
-from .devices import free_memory
+from .devices import free_memory, named_out_of_memory
 from .errors import BeyondEnd, ConfigError, OutOfMemory
 from .job import Job
 from .journal import Journal
@@ -102,7 +102,8 @@ class _FileRun:
         done = self.journal.num_frames
         on_progress = self.on_progress and partial(_tell_behind, done, self.on_progress)
         shots = tuple(self.journal.facts[SHOTS])
-        return self.restorer.run(size, shots, on_progress, self.cancel)
+        with named_out_of_memory():
+            return self.restorer.run(size, shots, on_progress, self.cancel)
 
     def _find_shots(self) -> tuple[int, ...]:
         plan = self.restorer.plan(self.info.height, self.info.width)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..kernels import ENV, native
 from . import report
 from .backbones import locate
 from .bundle.hashes import engine_sources_sha256, source_sha256
@@ -54,8 +55,12 @@ def run_key(
         "shots": given_shots(config.shots) or config.shots,
         "frames": frames,
         "the input": fingerprint(source),
-        "the program": engine_sources_sha256(),
+        "the program": [engine_sources_sha256(), _native_library(), os.environ.get(ENV)],
     }
+
+
+def _native_library() -> str | None:
+    return None if native.missing() else report.sha256(str(native.library().__file__))
 
 
 def fingerprint(source: str) -> str:
