@@ -74,10 +74,10 @@ def save_file(path: str, context: typer.Context) -> None:
             str(value).encode()
         except UnicodeError:
             raise ConfigError(f"--{name} is {value!r}: it is not Unicode") from None
-    from ..engine.media.atomic import write_text
+    from ..engine.media.atomic import AtomicFile, write_text
 
     head = f"# Options of `{context.command_path}` {__version__}, for --config.\n"
-    write_text(path, head + dump(path, given))
+    write_text(AtomicFile(path, overwrite=True), head + dump(path, given))
 
 
 def options_of(command: Any) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def restore(
     with make_reporter(progress) as reporter:
         from ..engine.file_run import restore_file
         from ..engine.job import Job, frame_range
-        from ..engine.media.atomic import write_text
+        from ..engine.media.atomic import AtomicFile, write_text
         from ..engine.restorer import Restorer
 
         keep_freed_memory()
@@ -140,7 +140,7 @@ def restore(
         with _what_is_left(job):
             done = restore_file(restorer, job, reporter, context.obj.requested)
         if report is not None:
-            write_text(report, json.dumps(done, indent=2) + "\n")
+            write_text(AtomicFile(report, overwrite=True), json.dumps(done, indent=2) + "\n")
         reporter.finish(done)
 
 

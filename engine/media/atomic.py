@@ -79,14 +79,13 @@ def sync_folder(path: Path) -> None:
         _fsync(path, os.O_RDONLY)
 
 
-def write_text(target: str | Path, text: str) -> None:
-    """Put a text under a name, replacing what exists; InputError where it cannot be written."""
-    file = AtomicFile(target, overwrite=True)
+def write_text(file: AtomicFile, text: str) -> None:
+    """Give a file its content and its name; InputError where it cannot be written."""
     try:
         file.path.write_text(text, encoding="utf-8")
     except OSError as error:
         file.abort()
-        raise InputError(f"cannot write {target}: {reason(error)}") from None
+        raise InputError(f"cannot write {file.target}: {reason(error)}") from None
     except BaseException:
         file.abort()
         raise

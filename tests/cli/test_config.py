@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dtg_restore.cli.config_text import dump, load
-from dtg_restore.engine.media.atomic import write_text
+from dtg_restore.engine.media.atomic import AtomicFile, write_text
 
 from .conftest import start
 
@@ -250,7 +250,7 @@ NUMBERS = (True, False, 0, 2**63 - 1, 0.1, 1e-7, 1e300, 5e-324, -0.0)
 def test_every_value_comes_back(tmp_path: Path, name: str) -> None:
     path = str(tmp_path / name)
     values = {f"key-{i}": value for i, value in enumerate((*TEXTS, *NUMBERS))}
-    write_text(path, dump(path, values))
+    write_text(AtomicFile(path, overwrite=True), dump(path, values))
     loaded = load(path)
     assert loaded == values
     assert [type(value) for value in loaded.values()] == [type(value) for value in values.values()]

@@ -420,6 +420,9 @@ def test_full_disk_of_another_file(cli, mounted, option: str) -> None:
     assert result.code == 3 and is_one_error(result.err) and "No space left" in result.err
     assert os.listdir(disk) == ["filler"]
     assert not Path("o.mkv").exists() or len(frames_of("o.mkv")) == 2  # whole, or not at all
+    result = cli("shots", "in.mp4", "-o", str(disk / "list.txt"), "--progress", "none")
+    assert result.code == 3 and is_one_error(result.err) and "No space left" in result.err
+    assert os.listdir(disk) == ["filler"]
 
 
 EIGHT_K = """
