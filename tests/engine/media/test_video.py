@@ -137,7 +137,7 @@ def test_same_frames_give_same_bytes(tmp_path: Path, codec: str, name: str) -> N
         ("a.mp4", {"codec": "hevc", "height": 8}, "16x16"),
         ("a.mp4", {"width": 0}, "not positive"),
         ("a.png", {}, "a_%04d.png"),
-        ("a_%04d.jpg", {}, "written as .png"),
+        ("a_%04d.bmp", {}, "written as .png"),
     ],
 )
 def test_impossible_settings(tmp_path: Path, name: str, settings: dict, message: str) -> None:
