@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .cache import cache
+from .config_file import Command
 from .embed import embed
 from .export import export
 from .info import info
@@ -24,7 +25,7 @@ app = typer.Typer(
     "engine, 5 out of memory, 6 interrupted.",
 )
 for command in (restore, plan, shots, export, inspect, embed, info):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(cache, name="cache")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.errors import ConfigError, Interrupted
+from .config_file import Config, SaveConfig, save_file
 from .options import OWN, SETTINGS, Debug, Offline, Progress, parse_size
 from .progress import Form, Status, make_reporter
 from .signals import Stopped
@@ -158,6 +159,8 @@ def export(
     ] = False,
     progress: Progress = "auto",
     debug: Debug = False,
+    config_files: Config = None,
+    save_config: SaveConfig = None,
 ) -> None:
     """Compile a backbone, its codec and a super-resolution model into a bundle, for `restore
     --bundle`.  What was compiled before is taken from the cache."""
@@ -186,6 +189,8 @@ def export(
     )
     if output == "":
         raise ConfigError("--output is empty: the path of a folder is expected")
+    if save_config is not None:
+        save_file(save_config, context)
     with make_reporter(progress, FORM) as reporter:
         from ..export.build import build_bundle
 

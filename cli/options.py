@@ -30,6 +30,7 @@ from ..engine.config import (
     RestoreConfig,
 )
 from ..engine.errors import ConfigError
+from .config_file import Config, SaveConfig, file_of, is_given, save_file
 from .progress import MODES as MODES_OF_PROGRESS
 
 # Group -> setting -> (what its value looks like, help).
@@ -182,6 +183,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         bundle: str | None,
         offline: bool,
         debug: bool,
+        config_files: list[str] | None,
+        save_config: str | None,
         **values: Any,
     ) -> None:
         settings = {field.name: values.pop(field.name) for field in fields(RestoreConfig)}
@@ -191,6 +194,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if takes_context:
             values["context"] = context
         config = RestoreConfig(**settings)
+        if save_config is not None:
+            save_file(save_config, context)
         logging.getLogger("dtg_restore").debug("settings: %s", config)
         command(config=config, frames=parse_frames(frames), **values)
 
@@ -203,6 +208,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         *(_setting(name, group) for group, rows in SETTINGS.items() for name in rows),
         _parameter("offline", Offline, False),
         _parameter("debug", Debug, False),
+        _parameter("config_files", Config, None),
+        _parameter("save_config", SaveConfig, None),
     ]
     run.__signature__ = signature(command).replace(parameters=own + added)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in own + added}
@@ -210,17 +217,26 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _models_of(bundle: str, context: typer.Context) -> dict[str, str]:
-    """The settings that --bundle is short for; ConfigError where --backbone is given as well."""
-    given = {
-        name
-        for name in ("backbone", "sr")
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }
-    if "backbone" in given:
-        raise ConfigError("--bundle and --backbone exclude each other: a bundle has its backbone")
+    """The settings that --bundle is short for.
+
+    ConfigError where --backbone is given as well; but the command line wins over a file.
+    """
+    if is_given(context, "backbone"):
+        bundle_is_from_file, backbone_is_from_file = (
+            file_of(context, name) is not None for name in ("bundle", "backbone")
+        )
+        if bundle_is_from_file == backbone_is_from_file:
+            raise ConfigError(
+                "--bundle and --backbone exclude each other: a bundle has its backbone"
+            )
+        if bundle_is_from_file:
+            return {}
     from ..engine.bundle.settings import opened_with
 
-    return {name: path for name, path in opened_with(Path(bundle)).items() if name not in given}
+    models = opened_with(Path(bundle))
+    return {
+        name: path for name, path in models.items() if name != "sr" or not is_given(context, "sr")
+    }
 
 
 def _parameters(command: Callable[..., None]) -> list[Parameter]:

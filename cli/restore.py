@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -123,6 +122,7 @@ def restore(
     with make_reporter(progress) as reporter:
         from ..engine.file_run import restore_file
         from ..engine.job import Job, frame_range
+        from ..engine.media.atomic import AtomicFile, write_text
         from ..engine.restorer import Restorer
 
         keep_freed_memory()
@@ -140,7 +140,7 @@ def restore(
         with _what_is_left(job):
             done = restore_file(restorer, job, reporter, context.obj.requested)
         if report is not None:
-            _write_report(report, done)
+            write_text(AtomicFile(report, overwrite=True), json.dumps(done, indent=2) + "\n")
         reporter.finish(done)
 
 
@@ -186,15 +186,3 @@ def _how_to_go_on(job: Job) -> str:
     count = job.finished()
     command = "the same command" if job.resume else "the same command without --no-resume"
     return f"{plural(count, 'frame')} finished, {command} goes on from there" if count else ""
-
-
-def _write_report(path: str, report: dict[str, Any]) -> None:
-    from ..engine.media.atomic import AtomicFile
-
-    file = AtomicFile(Path(path), overwrite=True)
-    try:
-        file.path.write_text(json.dumps(report, indent=2) + "\n")
-    except BaseException:
-        file.abort()
-        raise
-    file.commit()

@@ -38,7 +38,7 @@ def shots(
     """
     with make_reporter(progress, FORM) as reporter:
         from ..engine.media import probe
-        from ..engine.media.atomic import AtomicFile
+        from ..engine.media.atomic import AtomicFile, write_text
         from ..engine.shots import find_shots, shots_as_text
 
         file = AtomicFile(Path(output), overwrite=overwrite) if output is not None else None
@@ -46,14 +46,12 @@ def shots(
             reporter.begin()
             info = probe(source)
             found = find_shots(source, info, None, reporter, context.obj.requested)
-            if file is not None:
-                file.path.write_text(shots_as_text(found))
         except BaseException:
             if file is not None:
                 file.abort()
             raise
         if file is not None:
-            file.commit()
+            write_text(file, shots_as_text(found))
             reporter.finish({"path": output, "shots": list(found)})
     if file is None:
         sys.stdout.write(shots_as_text(found))

@@ -150,7 +150,7 @@ def claimed(folder: Path, target: str) -> Iterator[None]:
 
     InputError, naming host and process, where another process holds it.
     """
-    made = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
+    made = [path for path in (folder.parent, *folder.parent.parents) if not os.path.exists(path)]
     with locked(folder / LOCK, None, Path(target)) as held:
         if not held:
             raise InputError(f"cannot write {target}: {_holder(folder)} is writing it")
@@ -170,7 +170,7 @@ def claimed(folder: Path, target: str) -> Iterator[None]:
 
 def was_begun(folder: Path) -> bool:
     """Whether an unfinished run has left its records."""
-    return (folder / RECORDS).exists()
+    return os.path.exists(folder / RECORDS)  # a name that is too long is none
 
 
 def finished_frames(folder: Path) -> int:

@@ -55,11 +55,11 @@ class AtomicFile:
 
 def check_target(target: Path, overwrite: bool) -> None:
     """InputError if `target` is a folder, in none, or there already and not to be replaced."""
-    if target.is_dir():
+    if os.path.isdir(target):  # False, too, for a name that is too long
         raise InputError(f"{target} is a folder")
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise InputError(f"{target} exists already, and overwrite is off")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise InputError(f"cannot write {target}: there is no folder {target.parent}")
 
 
@@ -77,6 +77,19 @@ def sync_folder(path: Path) -> None:
     """Put the names in a folder on the disk, where the system can."""
     with contextlib.suppress(OSError):
         _fsync(path, os.O_RDONLY)
+
+
+def write_text(file: AtomicFile, text: str) -> None:
+    """Give a file its content and its name; InputError where it cannot be written."""
+    try:
+        file.path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        file.abort()
+        raise InputError(f"cannot write {file.target}: {reason(error)}") from None
+    except BaseException:
+        file.abort()
+        raise
+    file.commit()
 
 
 def _fsync(path: Path, flags: int) -> None:

@@ -54,13 +54,13 @@ def is_image(path: str) -> bool:
 
 def is_sequence_input(path: str) -> bool:
     """A folder, a pattern, or a single picture."""
-    return Path(path).is_dir() or is_image(path)
+    return os.path.isdir(path) or is_image(path)
 
 
 def is_sequence_output(path: str) -> bool:
     """A folder (existing, a trailing separator, or no suffix), or a pattern of pictures."""
     as_folder = path.endswith(("/", os.sep)) or not Path(path).suffix
-    return as_folder or Path(path).is_dir() or is_image(path)
+    return as_folder or os.path.isdir(path) or is_image(path)
 
 
 def output_pattern(path: str, source: str | None = None) -> SequencePattern:
@@ -70,7 +70,7 @@ def output_pattern(path: str, source: str | None = None) -> SequencePattern:
     type that is written.
     """
     pattern = parse_pattern(path)
-    if pattern is None and is_image(path) and not Path(path).is_dir():
+    if pattern is None and is_image(path) and not os.path.isdir(path):
         raise ConfigError(
             f"{path} names one picture; for a sequence give a folder or a pattern "
             f"such as {Path(path).stem}_%04d.png"
@@ -91,7 +91,7 @@ def _suffix_like(source: str | None) -> str:
 
 def remove_leftovers(pattern: SequencePattern, first: int, last: int | None) -> None:
     """Remove what a killed process has left of writing the pictures `first .. last`."""
-    if not pattern.folder.is_dir():
+    if not os.path.isdir(pattern.folder):
         return
     for file in pattern.folder.glob(f".*{pattern.suffix}"):
         match = _LEFTOVER.fullmatch(file.name)
@@ -112,7 +112,7 @@ def list_sequence(path: str) -> list[tuple[int, Path]]:
     """
     pattern = parse_pattern(path)
     folder = pattern.folder if pattern else Path(path)
-    if pattern is None and not folder.is_dir():
+    if pattern is None and not os.path.isdir(folder):
         return [(0, folder)]
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))

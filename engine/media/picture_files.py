@@ -46,8 +46,11 @@ def open_picture(path: Path) -> oiio.ImageInput:
     try:
         with path.open("rb") as stored:
             whole = stored.read(8) != _PNG or _is_whole_png(stored)
+        str(path).encode()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise InputError(f"cannot read {path}: the name is not UTF-8") from None
     file = oiio.ImageInput.open(str(path), hints) if whole else None
     if file is None:
         oiio.geterror()

@@ -19,7 +19,15 @@ _FASTEST = 1000  # above that it is the tick of a clock
 def claimed_rates(stream: av.VideoStream) -> list[Fraction]:
     """Frames per second, by several accounts, the likeliest first."""
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    return [Fraction(rate) for rate in rates if rate and rate <= _FASTEST] or [_FALLBACK_RATE]
+    known = [_standard(Fraction(rate)) for rate in rates if rate and rate <= _FASTEST]
+    return known or [_FALLBACK_RATE]
+
+
+def _standard(rate: Fraction) -> Fraction:
+    """A whole rate, or one of NTSC, in place of what Matroska's nanoseconds have made of it."""
+    whole, ntsc = Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    nearest = min(whole, ntsc, key=lambda known: abs(known - rate))
+    return nearest if abs(nearest - rate) < rate / 100_000 else rate
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
@@ -36,6 +44,33 @@ def frames_before_cut(stream: av.VideoStream, path: str) -> int | None:
     entries = [e for e in stream.index_entries if not e.is_discard]
     intact = [e for e in entries if e.pos + e.size <= size]
     return len(intact) if len(intact) < len(entries) else None
+
+
+def lacks_its_end(path: str) -> bool:
+    """Whether a Matroska file ends before the end that its header tells; False for others."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head[:4] != b"\x1a\x45\xdf\xa3":
+        return False
+    length, segment = _ebml_size(head, 4)
+    begin = segment + (length or 0)
+    if head[begin : begin + 4] != b"\x18\x53\x80\x67":
+        return False
+    length, data = _ebml_size(head, begin + 4)
+    return length is not None and size < data + length
+
+
+def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
+    """The size of an element, None where it is left open, and where its content begins."""
+    first = data[place] if place < len(data) else 0
+    width = 9 - first.bit_length()  # leading zeros tell how many bytes follow
+    stop = place + width
+    value = int.from_bytes(data[place:stop], "big")
+    if first == 0 or stop > len(data):
+        return None, stop
+    ones = (1 << 7 * width) - 1
+    return (None if value & ones == ones else value & ones), stop
 
 
 def claimed_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:

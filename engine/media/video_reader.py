@@ -18,7 +18,13 @@ from .deinterlace import can_deinterlace, deinterlaced
 from .hdr import dynamic_hdr, static_hdr
 from .planes import bit_depth, chroma_sampling, colour_tags, frame_to_rgb
 from .seeking import FAR, Numbered, frames_near
-from .stream_facts import claimed_seconds, frames_before_cut, orientation, pixel_aspect
+from .stream_facts import (
+    claimed_seconds,
+    frames_before_cut,
+    lacks_its_end,
+    orientation,
+    pixel_aspect,
+)
 from .time_stamps import time_stamps
 
 log = logging.getLogger("dtg_restore")
@@ -146,7 +152,10 @@ class VideoReader(Reader):
             log.warning("%s: frame %d lasts %.2f s, frames may be lost behind it", self.path, *gap)
         claimed = claimed_seconds(self._container, self._stream)
         held = float(sum(times.span(max(0, times.num_frames - 1))))
-        if self.stop is None and claimed - held > max(2.5 / times.fps, 0.05 * claimed):
+        # What a header announces is rounded, or of other streams, unless the end is known to lack.
+        is_cut = lacks_its_end(self.path)
+        missing = 0.5 / times.fps if is_cut else max(2.5 / times.fps, 0.05 * claimed)
+        if self.stop is None and claimed - held > missing:
             log.warning(
                 "%s is cut short: it announces %.1f s of video and holds %.1f s",
                 *(self.path, claimed, held),

@@ -19,7 +19,7 @@ ISSUE = {
     "backbone", "sr", "guidance", "steps", "t-start", "delta0", "alpha0", "schedule", "kappa",
     "space", "alpha-clip", "prompt", "negative-prompt", "seed", "solver", "chunk", "overlap",
     "tile", "tile-overlap", "runtime", "device", "dtype", "frames", "overwrite", "codec", "crf",
-    "report", "progress", "offline", "debug",
+    "report", "progress", "offline", "debug", "config", "save-config",
 }
 EMBED = {
     "output", "prompt", "negative-prompt", "overwrite", "device", "dtype", "offline", "debug",
@@ -29,7 +29,7 @@ EXPORT = {
     "backbone", "vae", "sr", "to", "tile", "chunk", "batch", "dtype", "device", "opset", "vae-tile",
     "prompt-embeds", "prompt", "negative-prompt", "calibrate", "refit", "weight-streaming",
     "hardware-compatible", "version-compatible", "output", "overwrite", "progress", "offline",
-    "debug", "help", "bundle",
+    "debug", "help", "bundle", "config", "save-config",
 }
 # fmt: on
 MORE = {
