@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE, RECORD = "dtg_restore", "_C.txt"
 SUBPACKAGES = ["bench", "cli", "engine", "engine.backbones", "engine.backbones.families"]
 SUBPACKAGES += ["engine.bundle", "engine.codecs", "engine.media", "engine.runtimes", "engine.sr"]
+SUBPACKAGES += [f"engine.media.{name}" for name in ("carried", "decode", "encode", "pictures")]
 SUBPACKAGES += ["engine.text", "export", "kernels", "kernels.triton"]
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ..engine.media import open_reader, open_writer, probe
-from ..engine.media.encoders import CONTAINERS, ENCODERS, pixel_format
+from ..engine.media.encode.encoders import CONTAINERS, ENCODERS, pixel_format
 from ..engine.media.planes import bit_depth, frame_to_rgb, rgb_to_frame
 from ..engine.types import HDR, ColourTags, FrameNote
 from .media_pictures import pictures

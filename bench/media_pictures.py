@@ -12,7 +12,7 @@ import OpenImageIO as oiio
 import torch
 
 from ..engine.media import open_reader, open_writer
-from ..engine.media.tone import TOP
+from ..engine.media.pictures.tone import TOP
 from ..engine.types import ColourTags, FrameNote
 
 Planes = dict[str, np.ndarray]

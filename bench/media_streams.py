@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from ..engine.media import open_writer
-from ..engine.media.container import is_cover
+from ..engine.media.carried.trial import set_chapters
+from ..engine.media.decode.container import is_cover
 from ..engine.media.planes import rgb_to_frame
-from ..engine.media.trial import set_chapters
 from ..engine.types import ColourTags
 
 CONTAINERS = {".mp4": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9", ".avi": "ffv1"}

@@ -109,7 +109,7 @@ def _model(name: str, facts: Any) -> dict[str, Any]:
 def codecs() -> list[dict[str, Any]]:
     import av
 
-    from ..engine.media.encoders import CONTAINERS, ENCODERS
+    from ..engine.media.encode.encoders import CONTAINERS, ENCODERS
 
     rows = []
     for name, encoder in ENCODERS.items():

@@ -14,6 +14,7 @@ from .errors import ConfigError, InputError
 from .journal import Journal, claimed, finished_frames, was_begun
 from .media import Reader, Writer, open_reader, open_writer, probe, would_replace
 from .media.atomic import check_target
+from .media.decode.time_stamps import time_stamps
 from .media.paths import (
     SequencePattern,
     is_sequence_input,
@@ -21,7 +22,6 @@ from .media.paths import (
     output_pattern,
     remove_leftovers,
 )
-from .media.time_stamps import time_stamps
 from .run_key import run_key
 from .sr import sr_facts
 from .types import ClipInfo

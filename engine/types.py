@@ -80,10 +80,10 @@ class FrameNote:
     time, duration : seconds since the clip's first frame; None for pictures.
     channels : planes (H, W) by name, such as "A" and "Z": float32, float16 where the file holds
         that.
-    linear : the frame is linear light under the curve of `media/tone.py`.
+    linear : the frame is linear light under the curve of `media/pictures/tone.py`.
     beyond : the samples (3, H, W) of the frame, without the curve, where some of them lie outside
         of the models' range; else None.
-    metadata : of a picture, see `media/images.py`.
+    metadata : of a picture, see `media/pictures/reader.py`.
     """
 
     number: int

@@ -15,12 +15,12 @@ from pathlib import Path
 from ..errors import ConfigError, InputError
 from ..types import HDR, ClipInfo, ColourTags, Part
 from .base import Reader, Writer
-from .cargo import Span
-from .image_writer import ImageWriter
-from .images import ImageReader
+from .carried.cargo import Span
+from .decode.reader import VideoReader
+from .encode.writer import VideoWriter
 from .paths import is_sequence_input, is_sequence_output, list_sequence, output_pattern
-from .video_reader import VideoReader
-from .video_writer import VideoWriter
+from .pictures.reader import ImageReader
+from .pictures.writer import ImageWriter
 
 __all__ = ["Reader", "Writer", "open_reader", "open_writer", "probe", "would_replace"]
 
@@ -55,8 +55,8 @@ def open_reader(
     -------
     Reader : a context manager with `info`; iterating it once yields RGB frames (3, H, W),
         float32, gamma-encoded, in [0, 1].  Rotation stored in the file is applied; interlaced
-        frames are deinterlaced; linear light is under the curve of `media/tone.py`.  `take_note`
-        gives when each is shown.
+        frames are deinterlaced; linear light is under the curve of `media/pictures/tone.py`.
+        `take_note` gives when each is shown.
 
     Raises
     ------

@@ -1,0 +1,123 @@
+"""Writing sequences of still pictures."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ...errors import ConfigError, InputError
+from ...types import ColourTags, FrameNote, Part
+from ..atomic import AtomicFile, reason
+from ..base import Writer
+from ..paths import output_pattern
+from .colour_spaces import check_space
+from .files import write_picture
+from .samples import Samples
+
+log = logging.getLogger("dtg_restore")
+
+_PQ_OR_HLG = (16, 18)
+_NO_NOTE = FrameNote(0)
+
+
+class ImageWriter(Writer):
+    """Files of the pattern's type, each of them written atomically.
+
+    Pictures that were made of pictures keep their numbers; others count up from `first_number`.
+    Without `colour_space` samples are stored as those of the source were: EXR, and TIFF of linear
+    light, hold linear light, the others display code.
+
+    Parameters
+    ----------
+    source : clip that the frames are made of: a folder gets pictures of its type.
+    last_number : no picture behind it will be written; None = unknown.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        width: int,
+        height: int,
+        colour: ColourTags,
+        bit_depth: int,
+        first_number: int,
+        overwrite: bool,
+        last_number: int | None = None,
+        colour_space: str | None = None,
+        source: str | None = None,
+        finished: Sequence[Part] = (),
+    ):
+        super().__init__(path, width, height, finished)
+        self._pattern = output_pattern(path, source)
+        self._bit_depth, self._overwrite, self._first = bit_depth, overwrite, first_number
+        self._coded = colour.transfer in _PQ_OR_HLG
+        self._space = colour_space
+        self._said: set[str] = set()
+        self._names: list[str] = []  # of the pictures since the last part
+        if colour_space is not None:
+            check_space(colour_space)
+        if first_number < 0:
+            raise ConfigError(f"first number {first_number} is negative")
+        try:
+            self._pattern.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make {self._pattern.folder}: {reason(error)}") from None
+        self._check_target(last_number)
+
+    def _write(self, frame: Tensor, note: FrameNote | None) -> None:
+        note = note or _NO_NOTE
+        made_of = note.number if "spec" in note.metadata else self._first + self.num_frames
+        file = self._pattern.file(made_of)
+        samples = Samples(
+            frame, note, self._pattern.suffix, self._bit_depth, self._space, self._coded
+        )
+        self._warn_of_loss(samples)
+        spec, planes = samples.for_file()
+        write_picture(AtomicFile(file, self._overwrite), spec, planes)
+        self._names.append(file.name)
+
+    def _end_part(self) -> tuple[tuple[str, int], ...]:
+        names, self._names = self._names, []
+        return tuple((name, (self._pattern.folder / name).stat().st_size) for name in names)
+
+    def commit(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        """Pictures that are complete stay."""
+
+    def _warn_of_loss(self, samples: Samples) -> None:
+        if samples.is_toned:
+            self._once(
+                f"{self.path}: linear light is written under the curve that the models see; "
+                "name an output colour space for another way"
+            )
+        if samples.lost():
+            self._once(
+                f"{self.path}: channels {', '.join(samples.lost())} are left out: "
+                f"{self._pattern.suffix} has no place for them"
+            )
+
+    def _once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            log.warning("%s", message)
+
+    # -- what stands in the folder ----------------------------------------------------------------
+
+    def _check_target(self, last_number: int | None) -> None:
+        """InputError now rather than after the first chunk: for pictures in the way, and where
+        nothing can be written."""
+        pattern = self._pattern
+        own = {name for part in self.parts for name, _ in part.files}
+        last = math.inf if last_number is None else last_number
+        for found in sorted(file.name for file in pattern.folder.iterdir()):
+            number = pattern.number(found)
+            in_the_way = number is not None and self._first <= number <= last
+            if in_the_way and not self._overwrite and found not in own:
+                raise InputError(f"{pattern.folder / found} exists already, and overwrite is off")
+        AtomicFile(pattern.file(self._first), overwrite=True).abort()
