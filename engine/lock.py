@@ -15,7 +15,6 @@ from .errors import InputError
 REFUSALS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
-    errno.ENOENT,  # also said of folders in which none can be made, as of /proc
 }
 # Where a file system has no locks, nobody can hold one.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -91,7 +90,10 @@ def is_there(descriptor: int, path: Path) -> bool:
 
 def _opened(path: Path) -> int:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # also said of folders that take none, as of /proc
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from error
         with suppress(FileNotFoundError):  # the folder was removed between the two calls
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 

@@ -151,7 +151,7 @@ def test_codec_tiny_is_the_tiny_vae(cli, files, loaded: list[RestoreConfig], mon
     check = restore_command._check
 
     def watched(*arguments) -> None:
-        codecs.append(arguments[-1]["codec"])
+        codecs.append(arguments[0].output["codec"])
         check(*arguments)
 
     monkeypatch.setattr(restore_command, "_check", watched)
