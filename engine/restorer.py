@@ -20,8 +20,8 @@ from .config import RestoreConfig
 from .cores import use_threads
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import ConfigError, InputError
-from .file_run import restore_file
-from .job import Job, frame_range
+from .files.file_run import restore_file
+from .files.job import Job, frame_range
 from .plan import Plan, make_plan
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from . import report
-from .devices import free_memory, named_out_of_memory
-from .errors import BeyondEnd, ConfigError, OutOfMemory
+from .. import report
+from ..devices import free_memory, named_out_of_memory
+from ..errors import BeyondEnd, ConfigError, OutOfMemory
+from ..media import Reader, Writer
+from ..overlap import ahead, behind
+from ..run import Cancel, OnProgress, Run
+from ..shots import shots_of
+from ..sr.frames import FrameSR
+from ..timeline import Timeline
+from ..types import ClipInfo, Progress
 from .job import Job
 from .journal import Journal
-from .media import Reader, Writer
-from .overlap import ahead, behind
-from .run import Cancel, OnProgress, Run
-from .shots import shots_of
-from .sr.frames import FrameSR
-from .timeline import Timeline
-from .types import ClipInfo, Progress
 
 if TYPE_CHECKING:
-    from .restorer import Restorer
+    from ..restorer import Restorer
 
 log = logging.getLogger("dtg_restore")
 

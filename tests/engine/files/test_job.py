@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dtg_restore.engine.job import Job
+from dtg_restore.engine.files.job import Job
 from dtg_restore.engine.media import open_writer
 from dtg_restore.engine.types import ColourTags, FrameNote
 

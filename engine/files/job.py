@@ -9,22 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .config import RestoreConfig
-from .errors import ConfigError, InputError
-from .journal import Journal, claimed, finished_frames, was_begun
-from .media import Reader, Writer, open_reader, open_writer, probe, would_replace
-from .media.atomic import check_target
-from .media.decode.time_stamps import time_stamps
-from .media.paths import (
+from ..config import RestoreConfig
+from ..errors import ConfigError, InputError
+from ..media import Reader, Writer, open_reader, open_writer, probe, would_replace
+from ..media.atomic import check_target
+from ..media.decode.time_stamps import time_stamps
+from ..media.paths import (
     SequencePattern,
     is_sequence_input,
     is_sequence_output,
     output_pattern,
     remove_leftovers,
 )
+from ..sr import sr_facts
+from ..types import ClipInfo
+from .journal import Journal, claimed, finished_frames, was_begun
 from .run_key import run_key
-from .sr import sr_facts
-from .types import ClipInfo
 
 
 @dataclass(frozen=True)

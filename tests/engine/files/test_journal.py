@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dtg_restore.engine.errors import InputError
-from dtg_restore.engine.journal import (
+from dtg_restore.engine.files.journal import (
     LOCK,
     RECORDS,
     Journal,

@@ -17,8 +17,8 @@ from torch import Tensor
 from dtg_restore.engine import timeline
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.errors import EngineError, InputError, Interrupted, OutOfMemory
-from dtg_restore.engine.job import Job
-from dtg_restore.engine.journal import Journal
+from dtg_restore.engine.files.job import Job
+from dtg_restore.engine.files.journal import Journal
 from dtg_restore.engine.media import open_reader
 from dtg_restore.engine.refine import Refiner
 from dtg_restore.engine.restorer import Restorer

@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .lock import locked, refusals_named
-from .types import Part
+from ..errors import InputError
+from ..lock import locked, refusals_named
+from ..types import Part
 
 log = logging.getLogger("dtg_restore")
 
