@@ -87,8 +87,8 @@ class _FileRun:
 
     def _go_on(self) -> tuple[Run, Writer]:
         journal, scale = self.journal, self.restorer.scale
-        with self.job.open_writer(self.info, scale, journal.begun, journal) as writer:
-            journal.begin()
+        with self.job.open_writer(self.info, scale, journal.left, journal) as writer:
+            journal.begin(self.job.numbers() if self.job.pictures else None)
             run = self._begin()
             if not journal.facts.get(COMPLETE):
                 self._write_frames(run, writer)

@@ -182,6 +182,32 @@ def test_what_was_there_before_stays(load: Load, source: Path, tmp_path: Path, t
     assert content(got) == before
 
 
+def test_an_unfinished_run_owns_the_pictures_of_its_range_alone(
+    load: Load, source: Path, clip: Clip, pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    restorer, short, got = load(steps=1), pictures(clip(4, 12, 20), "short"), tmp_path / "pictures"
+    with pytest.raises(Interrupted):
+        restorer.restore_file(short, got, on_progress=broken_off_after(2))
+    assert (got / "000000.png").exists()
+    alien = got / "000006.png"
+    alien.write_bytes(b"of someone else")
+    for _ in range(2):
+        with pytest.raises(InputError, match="000006.png exists already"):
+            restorer.restore_file(source, got)
+        assert alien.read_bytes() == b"of someone else"
+
+
+def test_a_run_that_starts_anew_replaces_the_pictures_of_those_before(
+    load: Load, source: Path, clip: Clip, pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    restorer, short, got = load(steps=1), pictures(clip(4, 12, 20), "short"), tmp_path / "pictures"
+    for each, after in ((source, 9), (short, 2)):
+        with pytest.raises(Interrupted):
+            restorer.restore_file(each, got, on_progress=broken_off_after(after))
+    assert (got / "000007.png").exists()  # of the first one
+    assert restorer.restore_file(source, got)["frames"]["count"] == NUM_FRAMES
+
+
 @pytest.mark.parametrize("error", [OutOfMemory("full"), EngineError("broken"), InputError("gone")])
 def test_errors_keep_what_is_finished(
     load: Load, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
