@@ -15,7 +15,7 @@ from . import report
 from .devices import free_memory, named_out_of_memory
 from .errors import BeyondEnd, ConfigError, OutOfMemory
 from .job import Job
-from .journal import Journal
+from .journal import COMPLETE, Journal
 from .media import Reader, Writer
 from .overlap import ahead, behind
 from .run import Cancel, OnProgress, Run
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtg_restore")
 
-# Facts of a journal: the shots; what was made smaller, and from which frame on; that all frames are
-# finished.
-SHOTS, LESS_MEMORY, COMPLETE = "shots", "less_memory", "complete"
+# Facts of a journal: the shots; what was made smaller, and from which frame on.
+SHOTS, LESS_MEMORY = "shots", "less_memory"
 
 
 def restore_file(
@@ -41,6 +40,7 @@ def restore_file(
     info = job.check()
     key = job.key(restorer.config)
     with Journal.open(job.state, job.target, key, job.parts_in, job.resume) as journal:
+        job.check_target(bool(journal.facts.get(COMPLETE)))
         resumed = journal.num_frames
         if resumed:
             log.warning("%s: going on behind %d finished frames", job.target, resumed)
@@ -86,7 +86,8 @@ class _FileRun:
 
     def _go_on(self) -> tuple[Run, Writer]:
         journal, scale = self.journal, self.restorer.scale
-        with self.job.open_writer(self.info, scale, journal.begun, journal) as writer:
+        state = journal.begun, journal.folder, journal.parts
+        with self.job.open_writer(self.info, scale, *state) as writer:
             journal.begin()
             run = self._begin()
             if not journal.facts.get(COMPLETE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -11,7 +11,7 @@ from typing import Any
 
 from .config import RestoreConfig
 from .errors import ConfigError, InputError
-from .journal import Journal, claimed, finished_frames, was_begun
+from .journal import claimed, finished_frames, is_complete, sweep, was_begun
 from .media import Reader, Writer, open_reader, open_writer, probe, would_replace
 from .media.atomic import check_target
 from .media.decode.time_stamps import time_stamps
@@ -24,7 +24,7 @@ from .media.paths import (
 )
 from .run_key import run_key
 from .sr import sr_facts
-from .types import ClipInfo
+from .types import ClipInfo, Part
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,32 @@ class Job:
         if would_replace(self.target, self.source):
             raise ConfigError(f"input and output are the same: {self.source}")
         if self.pictures is None:
-            check_target(Path(self.target), self.overwrite)
+            sweep(self.state, self.target)
+            self.check_target(is_complete(self.state))
         return probe(self.source, self.stop, self.color_space)
 
+    def check_target(self, complete: bool) -> None:
+        """InputError where a file is in the way of a video.
+
+        `complete`: all frames are finished, so it may be what a process has written that was killed
+        just then; the writer compares the two.
+        """
+        if self.pictures is None:
+            check_target(Path(self.target), self.overwrite or complete)
+
     def open_writer(
-        self, info: ClipInfo, scale: int, begun: bool, journal: Journal | None = None
+        self,
+        info: ClipInfo,
+        scale: int,
+        begun: bool,
+        workspace: Path | None = None,
+        parts: Sequence[Part] = (),
     ) -> Writer:
-        """`begun`: pictures that are there were left by an unfinished run."""
+        """`begun`: pictures that are there were left by an unfinished run; else as
+        `media.open_writer`."""
         seconds = (self._time(self.start, info), self.stop and self._time(self.stop, info))
         first, last = self.numbers()
-        if begun and self.pictures:
+        if self.pictures:
             remove_leftovers(self.pictures, first, last)
         return open_writer(
             self.target,
@@ -126,8 +142,8 @@ class Job:
             last_number=last,
             colour_space=self.output_color_space,
             overwrite=self.overwrite or (begun and self.pictures is not None),
-            workspace=journal.folder if journal else None,
-            finished=journal.parts if journal else (),
+            workspace=workspace,
+            finished=parts,
             **self.output,
         )
 
@@ -153,4 +169,4 @@ def check_files(job: Job, config: RestoreConfig) -> None:
     info = job.check()
     scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
     with claimed(job.state, job.target):
-        job.open_writer(info, scale, was_begun(job.state)).abort()
+        job.open_writer(info, scale, was_begun(job.state), job.state).abort()

@@ -122,8 +122,8 @@ def open_writer(
     first_number, last_number : numbers of the first and the last picture, None = unknown; what
         stands between them is in the way unless `overwrite` is on.  Pictures made of pictures keep
         their numbers.
-    workspace : folder on the target's disk for parts that survive the process; None = a hidden one
-        that goes when the writer ends.
+    workspace : folder on the target's disk for parts that survive the process; whether a video is
+        in the way is then found at the end.  None = a hidden one that goes when the writer ends.
     finished : parts in it that an earlier process has ended.
 
     Returns
