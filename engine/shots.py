@@ -197,7 +197,7 @@ def read_shots(path: str | PathLike[str]) -> tuple[int, ...]:
     InputError, with the line, where it holds anything else.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise InputError(f"cannot read the shots in {fspath(path)}: {reason}") from None

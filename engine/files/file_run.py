@@ -22,16 +22,15 @@ from ..sr.frames import FrameSR
 from ..timeline import Timeline
 from ..types import ClipInfo, Progress
 from .job import Job
-from .journal import Journal
+from .journal import COMPLETE, Journal
 
 if TYPE_CHECKING:
     from ..restorer import Restorer
 
 log = logging.getLogger("dtg_restore")
 
-# Facts of a journal: the shots; what was made smaller, and from which frame on; that all frames are
-# finished.
-SHOTS, LESS_MEMORY, COMPLETE = "shots", "less_memory", "complete"
+# Facts of a journal: the shots; what was made smaller, and from which frame on.
+SHOTS, LESS_MEMORY = "shots", "less_memory"
 
 
 def restore_file(
@@ -41,6 +40,7 @@ def restore_file(
     info = job.check()
     key = job.key(restorer.config)
     with Journal.open(job.state, job.target, key, job.parts_in, job.resume) as journal:
+        job.check_target(bool(journal.facts.get(COMPLETE)))
         resumed = journal.num_frames
         if resumed:
             log.warning("%s: going on behind %d finished frames", job.target, resumed)
@@ -87,7 +87,8 @@ class _FileRun:
 
     def _go_on(self) -> tuple[Run, Writer]:
         journal, scale = self.journal, self.restorer.scale
-        with self.job.open_writer(self.info, scale, journal.left, journal) as writer:
+        state = journal.left, journal.folder, journal.parts
+        with self.job.open_writer(self.info, scale, *state) as writer:
             journal.begin(self.job.numbers() if self.job.pictures else None)
             run = self._begin()
             if not journal.facts.get(COMPLETE):

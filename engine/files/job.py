@@ -22,8 +22,8 @@ from ..media.paths import (
     remove_leftovers,
 )
 from ..sr import sr_facts
-from ..types import ClipInfo, Numbers
-from .journal import Journal, claimed, finished_frames, numbers_left
+from ..types import ClipInfo, Numbers, Part
+from .journal import claimed, finished_frames, is_complete, numbers_left, sweep
 from .run_key import run_key
 
 
@@ -99,16 +99,32 @@ class Job:
         if would_replace(self.target, self.source):
             raise ConfigError(f"input and output are the same: {self.source}")
         if self.pictures is None:
-            check_target(Path(self.target), self.overwrite)
+            sweep(self.state, self.target)
+            self.check_target(is_complete(self.state))
         return probe(self.source, self.stop, self.color_space)
 
+    def check_target(self, complete: bool) -> None:
+        """InputError where a file is in the way of a video.
+
+        `complete`: all frames are finished, so it may be what a process has written that was killed
+        just then; the writer compares the two.
+        """
+        if self.pictures is None:
+            check_target(Path(self.target), self.overwrite or complete)
+
     def open_writer(
-        self, info: ClipInfo, scale: int, left: Sequence[Numbers], journal: Journal | None = None
+        self,
+        info: ClipInfo,
+        scale: int,
+        left: Sequence[Numbers],
+        workspace: Path | None = None,
+        parts: Sequence[Part] = (),
     ) -> Writer:
-        """`left`: numbers of the pictures that unfinished runs may have left."""
+        """`left`: numbers of the pictures that unfinished runs may have left; else as
+        `media.open_writer`."""
         seconds = (self._time(self.start, info), self.stop and self._time(self.stop, info))
         first, last = self.numbers()
-        if self.pictures and left:
+        if self.pictures:
             remove_leftovers(self.pictures, first, last)
         return open_writer(
             self.target,
@@ -127,8 +143,8 @@ class Job:
             colour_space=self.output_color_space,
             overwrite=self.overwrite,
             replaced=left,
-            workspace=journal.folder if journal else None,
-            finished=journal.parts if journal else (),
+            workspace=workspace,
+            finished=parts,
             **self.output,
         )
 
@@ -154,4 +170,4 @@ def check_files(job: Job, config: RestoreConfig) -> None:
     info = job.check()
     scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
     with claimed(job.state, job.target):
-        job.open_writer(info, scale, numbers_left(job.state)).abort()
+        job.open_writer(info, scale, numbers_left(job.state), job.state).abort()

@@ -26,6 +26,7 @@ log = logging.getLogger("dtg_restore")
 
 FORMAT = 1  # of the records: another number is not read
 RECORDS, LOCK = "journal", "lock"
+COMPLETE = "complete"  # the fact that all frames are finished
 SHORT = 40  # letters of a value that is said where it has changed
 
 
@@ -198,6 +199,20 @@ def finished_frames(folder: Path) -> int:
         return [record["part"]["stop"] for record in _records(folder / RECORDS)
                 if "part" in record][-1]  # fmt: skip
     return 0
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether an unfinished run has finished all frames: its output may have its name already."""
+    with suppress(OSError, Damaged, ValueError, KeyError, TypeError, AttributeError):
+        return any(record.get("facts", {}).get(COMPLETE) for record in _records(folder / RECORDS))
+    return False
+
+
+def sweep(folder: Path, target: str) -> None:
+    """Remove what a process has left that was killed before its records, or behind them."""
+    if os.path.isdir(folder) and not was_begun(folder):
+        with claimed(folder, target):
+            pass
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

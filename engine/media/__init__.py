@@ -1,7 +1,7 @@
 """Clips in and out: video files and sequences of pictures.
 
-To add a codec or a container, extend the tables of `encoders.py`; for a new kind of source or
-target, write a `Reader` or `Writer` (`base.py`) and choose it here by its path.
+To add a codec or a container, extend the tables of `encode/encoders.py`; for a new kind of source
+or target, write a `Reader` or `Writer` (`base.py`) and choose it here by its path.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def open_writer(
         stands between them is in the way unless `overwrite` is on.  Pictures made of pictures keep
         their numbers.
     replaced : numbers of pictures that are replaced though `overwrite` is off.
-    workspace : folder on the target's disk for parts that survive the process; None = a hidden one
-        that goes when the writer ends.
+    workspace : folder on the target's disk for parts that survive the process; whether a video is
+        in the way is then found at the end.  None = a hidden one that goes when the writer ends.
     finished : parts in it that an earlier process has ended.
 
     Returns

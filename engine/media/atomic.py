@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import secrets
 from pathlib import Path
@@ -20,7 +21,8 @@ class AtomicFile:
 
     Parameters
     ----------
-    path : the temporary name, on the same disk, instead; what it holds is replaced.
+    path : the temporary name, on the same disk, instead; what it holds is replaced, and `target`
+        is checked by `commit` alone.
 
     Raises
     ------
@@ -28,8 +30,9 @@ class AtomicFile:
     """
 
     def __init__(self, target: str | Path, overwrite: bool, path: Path | None = None):
-        self.target = Path(target)
-        check_target(self.target, overwrite)
+        self.target, self._overwrite = Path(target), overwrite
+        if path is None:
+            check_target(self.target, overwrite)
         self.path = path or hidden_name(self.target, self.target.suffix)
         try:
             self.path.touch(exist_ok=path is not None)
@@ -37,9 +40,15 @@ class AtomicFile:
             raise InputError(f"cannot write {target}: {reason(error)}") from None
 
     def commit(self) -> None:
-        """Flush to the disk, then rename."""
+        """Flush to the disk, then rename.
+
+        InputError, too, where another file has come under the name that may not be replaced; one
+        of the same bytes is none.
+        """
         try:
             sync(self.path)
+            if not self._overwrite and not self._is_same():
+                check_target(self.target, overwrite=False)
             os.replace(self.path, self.target)
             sync_folder(self.target.parent)
         except OSError as error:
@@ -51,6 +60,9 @@ class AtomicFile:
 
     def abort(self) -> None:
         self.path.unlink(missing_ok=True)
+
+    def _is_same(self) -> bool:
+        return self.target.is_file() and filecmp.cmp(self.path, self.target, shallow=False)
 
 
 def check_target(target: Path, overwrite: bool) -> None:

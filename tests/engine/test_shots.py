@@ -132,6 +132,8 @@ def test_a_list_of_shots(tmp_path: Path) -> None:
     assert read_shots(path) == tuple(CUTS)
     path.write_text("# none\n\n  6 # the second\n15\n")
     assert read_shots(path) == (0, 6, 15)
+    path.write_bytes(b"\xef\xbb\xbf6\r\n15\r\n")  # as Windows saves it
+    assert read_shots(path) == (0, 6, 15)
 
 
 @pytest.mark.parametrize("text", ["5\n5\n", "7\n6\n", "-1\n", "x\n", "1.5\n", "²\n", "0\n3\n0\n"])

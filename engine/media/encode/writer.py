@@ -76,7 +76,8 @@ class VideoWriter(Writer):
         self._cargo: Cargo | None = None
         self._part: PartWriter | None = None
         self._is_own = workspace is None
-        check_target(Path(path), overwrite)
+        if workspace is None:
+            check_target(Path(path), overwrite)
         self._workspace = workspace or _own_workspace(Path(path))
         try:
             self._check_finished()

@@ -1,14 +1,21 @@
-"""Which part of a clip's sound goes with which of its frames."""
+"""What is right with the files of a run, and what goes with which of its frames."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
-from dtg_restore.engine.files.job import Job
+from dtg_restore.engine.config import RestoreConfig
+from dtg_restore.engine.files import journal
+from dtg_restore.engine.files.job import Job, check_files
 from dtg_restore.engine.media import open_writer
+from dtg_restore.engine.media.atomic import AtomicFile
+from dtg_restore.engine.media.encode.writer import VideoWriter
 from dtg_restore.engine.types import ColourTags, FrameNote
 
 TICK = Fraction(1, 1000)
@@ -30,3 +37,28 @@ def test_range_of_a_varying_rate_is_that_of_its_frames(tmp_path: Path) -> None:
     writer = job.open_writer(info, 1, left=[])
     writer.abort()
     assert writer._cargo.seconds == (Fraction(1040, 1000), Fraction(1080, 1000))
+
+
+@pytest.mark.parametrize("target", ["o.mkv", "out"])
+def test_a_check_that_was_killed_leaves_nothing_for_long(
+    pictures: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    source = pictures(torch.rand(3, 3, 12, 20))
+    job = Job(str(source), str(tmp_path / "made" / target))
+    (tmp_path / "made").mkdir()
+    config = RestoreConfig(backbone="none", sr="mini-x2")
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicFile, "abort", killed)
+        patch.setattr(VideoWriter, "_tidy", killed)
+        patch.setattr(journal, "_clear", killed)
+        with pytest.raises(Killed):
+            check_files(job, config)
+    assert [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
+    check_files(job, config)
+    assert [path for path in (tmp_path / "made").rglob("*") if path.is_file()] == []

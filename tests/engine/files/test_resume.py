@@ -17,7 +17,8 @@ from torch import Tensor
 from dtg_restore.engine import timeline
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.errors import EngineError, InputError, Interrupted, OutOfMemory
-from dtg_restore.engine.files.job import Job
+from dtg_restore.engine.files import journal
+from dtg_restore.engine.files.job import Job, check_files
 from dtg_restore.engine.files.journal import Journal
 from dtg_restore.engine.media import open_reader
 from dtg_restore.engine.refine import Refiner
@@ -208,6 +209,64 @@ def test_a_run_that_starts_anew_replaces_the_pictures_of_those_before(
     assert restorer.restore_file(source, got)["frames"]["count"] == NUM_FRAMES
 
 
+class Killed(BaseException):
+    pass
+
+
+def dies(*_: Any) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("changed", [{}, {"seed": 1}])
+def test_killed_when_the_file_has_its_name(
+    load: Load, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: Any
+) -> None:
+    """The same command ends well, and with other settings the file is still in the way."""
+    got = tmp_path / "o.mkv"
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "finish", dies)
+        with pytest.raises(Killed):
+            load(steps=1).restore_file(source, got)
+    before = got.read_bytes()
+    job = Job(str(source), str(got))
+    if changed:
+        with pytest.raises(InputError, match="exists already"):
+            load(steps=1, **changed).restore_file(source, got, on_progress=dies)
+    else:
+        check_files(job, load(steps=1).config)
+        assert load(steps=1).restore_file(source, got, on_progress=dies)["resumed_frames"] == 13
+        assert not job.state.exists()
+    assert got.read_bytes() == before
+
+
+def test_a_file_that_came_in_between_stays(load: Load, source: Path, tmp_path: Path) -> None:
+    got, restorer = tmp_path / "o.mkv", load(steps=1)
+    with pytest.raises(InputError, match="exists already"):
+        restorer.restore_file(source, got, on_progress=lambda _: got.write_bytes(b"another's"))
+    assert got.read_bytes() == b"another's"
+    assert restorer.restore_file(source, got, overwrite=True)["resumed_frames"] == NUM_FRAMES
+
+
+def test_killed_while_the_state_is_removed(
+    load: Load, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = tmp_path / "o.mkv"
+    finish = Journal.finish
+    with monkeypatch.context() as patch:
+
+        def killed(state: Journal) -> None:
+            finish(state)
+            patch.setattr(journal, "_clear", dies)
+
+        patch.setattr(Journal, "finish", killed)
+        with pytest.raises(Killed):
+            load(steps=1).restore_file(source, got)
+    assert Job(str(source), str(got)).state.exists()
+    with pytest.raises(InputError, match="exists already"):
+        load(steps=1).restore_file(source, got)
+    assert not Job(str(source), str(got)).state.exists()
+
+
 @pytest.mark.parametrize("error", [OutOfMemory("full"), EngineError("broken"), InputError("gone")])
 def test_errors_keep_what_is_finished(
     load: Load, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -367,6 +426,7 @@ import os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch
 from dtg_restore.engine import timeline
+from dtg_restore.engine.files import journal
 from dtg_restore.engine.restorer import Restorer
 
 source, weights, target = sys.argv[1:]
