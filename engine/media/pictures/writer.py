@@ -12,7 +12,7 @@ from ...errors import ConfigError, InputError
 from ...types import ColourTags, FrameNote, Part
 from ..atomic import AtomicFile, reason
 from ..base import Writer
-from ..paths import output_pattern
+from ..paths import is_sequence_input, output_pattern
 from .colour_spaces import check_space
 from .files import write_picture
 from .samples import Samples
@@ -60,8 +60,8 @@ class ImageWriter(Writer):
         self._names: list[str] = []  # of the pictures since the last part
         if colour_space is not None:
             check_space(colour_space)
-        if first_number < 0:
-            raise ConfigError(f"first number {first_number} is negative")
+        if self._coded and colour_space is not None and not _is_pictures(source):
+            raise ConfigError(f"{source} is PQ or HLG: it cannot be written as {colour_space}")
         try:
             self._pattern.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -91,6 +91,11 @@ class ImageWriter(Writer):
         """Pictures that are complete stay."""
 
     def _warn_of_loss(self, samples: Samples) -> None:
+        if self._coded and samples.target.floats and not samples.note.linear:
+            self._once(
+                f"{self.path}: code values of PQ or HLG are written as they are: this is no linear "
+                "light"
+            )
         if samples.is_toned:
             self._once(
                 f"{self.path}: linear light is written under the curve that the models see; "
@@ -121,3 +126,7 @@ class ImageWriter(Writer):
             if in_the_way and not self._overwrite and found not in own:
                 raise InputError(f"{pattern.folder / found} exists already, and overwrite is off")
         AtomicFile(pattern.file(self._first), overwrite=True).abort()
+
+
+def _is_pictures(source: str | None) -> bool:
+    return source is not None and is_sequence_input(source)
