@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ WRITTEN_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".dpx", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".bmp", ".webp")
 _COUNTER = re.compile(r"%0?(\d*)d|(#+)")
 _LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part(\.\w+)")
-_LAST_DIGITS = re.compile(r"(\d+)(?=\D*$)")
+# A minus is a sign behind a dot, an underscore or nothing: `a.-3`, but not `shot-3`.
+_LAST_DIGITS = re.compile(r"((?:(?<![^._])-)?\d+)(?=\D*$)")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SequencePattern:
     def number(self, name: str) -> int | None:
         """The number in a file name, or None if the name does not fit."""
         middle = name.removeprefix(self.prefix).removesuffix(self.suffix)
-        fits = name == f"{self.prefix}{middle}{self.suffix}" and re.fullmatch(r"\d+", middle)
+        fits = name == f"{self.prefix}{middle}{self.suffix}" and re.fullmatch(r"-?\d+", middle)
         return int(middle) if fits and len(middle) >= self.digits else None
 
 
@@ -105,6 +107,7 @@ def list_sequence(path: str) -> list[tuple[int, Path]]:
 
     In a folder every picture counts, and its number is the last run of digits in its name; where
     a name has none, or two share one, the pictures are numbered in the order of their names.
+    One picture has the number of its name, too.
 
     Raises
     ------
@@ -113,7 +116,7 @@ def list_sequence(path: str) -> list[tuple[int, Path]]:
     pattern = parse_pattern(path)
     folder = pattern.folder if pattern else Path(path)
     if pattern is None and not os.path.isdir(folder):
-        return [(0, folder)]
+        return _number([folder])
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
@@ -126,6 +129,12 @@ def list_sequence(path: str) -> list[tuple[int, Path]]:
     if not files:
         raise InputError(f"no pictures in {path}")
     return sorted(files)
+
+
+def sequences_in(files: Iterable[Path]) -> list[str]:
+    """The patterns that file names follow, by their last run of digits, in order of the names."""
+    hashes = [f"{_LAST_DIGITS.sub('####', file.stem)}{file.suffix}" for file in files]
+    return sorted(set(hashes))
 
 
 def _number(files: list[Path]) -> list[tuple[int, Path]]:

@@ -20,6 +20,7 @@ from ..atomic import AtomicFile, check_target, hidden_name, reason
 from ..base import Writer
 from ..carried.cargo import Cargo, Span, survey
 from ..carried.carry import StreamCopy
+from ..pictures.tone import TOP, to_curve
 from .assembly import assemble
 from .encoders import ENCODERS, PLAIN, encoder_options, muxer_for, pixel_format
 from .encoding import Encoding
@@ -106,6 +107,8 @@ class VideoWriter(Writer):
         self._latest = pts
         with self._system_errors():
             if self._part is None:
+                if not self.parts and note is not None:
+                    self._lost += _lost_of_picture(note)
                 self._say_what_is_lost()
                 self._part = PartWriter(self._encoding, self._workspace / self._part_name())
             self._part.write(frame, pts, duration)
@@ -183,6 +186,17 @@ class VideoWriter(Writer):
         """A workspace of the caller is the caller's."""
         if self._is_own:
             shutil.rmtree(self._workspace, ignore_errors=True)
+
+
+def _lost_of_picture(note: FrameNote) -> Iterator[str]:
+    if note.linear:
+        white = float(to_curve(torch.tensor(1.0)))
+        yield (
+            "linear light is written under the curve that the models see, which ends at "
+            f"{TOP:.1f}: white is {white:.0%} of the video's"
+        )
+    if note.channels:
+        yield f"a video has no place for channels {', '.join(note.channels)}: left out"
 
 
 def _own_workspace(target: Path) -> Path:

@@ -41,7 +41,7 @@ def outside(samples: Tensor, top: float) -> Tensor:
 
 
 def restored(colours: Tensor, beyond: Tensor | None, top: float) -> Tensor:
-    """Colours (3, H, W) with the samples of the input where those lay outside of [0, top]."""
+    """Colours (C, H, W) with the samples of the input where those lay outside of [0, top]."""
     if beyond is None:
         return colours
     given = resized(beyond, (colours.shape[1], colours.shape[2]), smooth=True).float()

@@ -19,6 +19,7 @@ from ...errors import ConfigError
 CONFIG = "ocio://default"
 LINEAR = "Linear Rec.709 (sRGB)"
 DISPLAY = "sRGB Encoded Rec.709 (sRGB)"
+_SHORT = ("sRGB", "linear")  # what OpenImageIO calls them, whatever the configuration
 
 
 def check_space(name: str) -> None:
@@ -62,9 +63,10 @@ def same_space(one: str, other: str) -> bool:
 
 @cache
 def _names() -> dict[str, str]:
-    """Name of a space by each of its names and aliases in lower case."""
+    """Name of a space by each of its names, aliases and roles in lower case."""
     config = oiio.ColorConfig(CONFIG)
-    return {
+    roles = (*config.getRoles(), *_SHORT)
+    return {role.lower(): config.resolve(role) for role in roles} | {
         alias.lower(): name
         for name in config.getColorSpaceNames()
         for alias in (*config.getAliases(name), name)

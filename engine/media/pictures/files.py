@@ -39,7 +39,8 @@ class Picture:
 
 
 def open_picture(path: Path) -> oiio.ImageInput:
-    """A file whose header was read; InputError if it is missing or no picture."""
+    """A file whose header was read, at the part with its colours; InputError if it is missing or
+    no picture."""
     hints = oiio.ImageSpec()
     # Colours as they are stored, whether or not they were multiplied by alpha.
     hints.attribute("oiio:UnassociatedAlpha", 1)
@@ -55,9 +56,33 @@ def open_picture(path: Path) -> oiio.ImageInput:
     if file is None:
         oiio.geterror()
         raise InputError(f"{path} is not a readable picture")
+    _go_to_colours(file)
     if file.spec().deep:
         raise InputError(f"{path} is a deep picture: flatten it first")
+    if file.format_name() == "dpx" and _is_garbled(file.spec()):
+        raise InputError(
+            f"{path} holds samples of 10 bits in rows whose end is read wrong: save it with 16 bits"
+        )
     return file
+
+
+def _go_to_colours(file: oiio.ImageInput) -> None:
+    """To the first part with red, green and blue; the first of all where none has."""
+    part = 0
+    while file.seek_subimage(part, 0):
+        if {"R", "G", "B"} <= set(file.spec().channelnames):
+            return
+        part += 1
+    file.geterror()
+    file.seek_subimage(0, 0)
+
+
+def _is_garbled(spec: oiio.ImageSpec) -> bool:
+    """Whether OpenImageIO loses the last sample of each row of a DPX of 10 bits, which has three
+    samples to a word: one that is alone in the last word, and of grey one of two."""
+    filled = spec.get_string_attribute("dpx:Packing") != "Packed"
+    left = spec.nchannels * spec.width % 3
+    return filled and bits_of(spec) == 10 and (left == 1 or (left == 2 and spec.nchannels == 1))
 
 
 def read_header(path: Path) -> oiio.ImageSpec:
@@ -162,7 +187,7 @@ def _read(
 ) -> list[Tensor] | None:
     """Channels `begin .. end - 1`; None if the file is damaged."""
     kind = _TYPES.get(form.basetype, "double" if form.basetype == oiio.UINT32 else "float")
-    pixels = file.read_image(0, 0, begin, end, kind)
+    pixels = file.read_image(file.current_subimage(), 0, begin, end, kind)
     if pixels is None or file.has_error:  # JPEG has pixels and an error where it was cut short
         file.geterror()
         return None
@@ -171,11 +196,9 @@ def _read(
         return list(torch.from_numpy(np.round(planes * _ID_SCALE).astype(np.float32)))
     if kind in ("half", "float"):
         return list(torch.from_numpy(planes))
-    samples = torch.from_numpy(planes.astype(np.float32))
-    peak, stored = float(2**bits - 1), float(np.iinfo(planes.dtype).max)
-    if peak != stored:  # 10 bits in 16
-        samples = (samples * (peak / stored)).round_()
-    return list(samples / peak)
+    # 10 bits in 16: the upper ones, whether those below them repeat them or are 0.
+    codes = planes >> (planes.dtype.itemsize * 8 - bits)
+    return list(torch.from_numpy(codes.astype(np.float32)) / float(2**bits - 1))
 
 
 def _to_file(plane: Tensor, form: oiio.TypeDesc, bits: int) -> np.ndarray:

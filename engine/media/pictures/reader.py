@@ -23,7 +23,7 @@ from ...errors import BeyondEnd, InputError
 from ...types import ClipInfo, ColourTags, FrameNote
 from ..base import Reader
 from ..colour import default_matrix
-from ..paths import list_sequence
+from ..paths import list_sequence, parse_pattern, sequences_in
 from .beside import outside, placed
 from .colour_spaces import check_space, convert, is_scene_light, model_space
 from .files import MAX_NUMBER, Picture, holds_floats, read_header, read_picture
@@ -34,7 +34,7 @@ log = logging.getLogger("dtg_restore")
 
 # Most pictures carry no rate of their own.
 DEFAULT_FPS = Fraction(24)
-_SHOWN_GAPS = 5
+_SHOWN = 5  # gaps, and names
 
 
 class ImageReader(Reader):
@@ -73,6 +73,7 @@ class ImageReader(Reader):
         pass
 
     def _frames(self) -> Iterator[Tensor]:
+        self._warn_of_names()
         self._warn_of_gaps()
         self._warn_of_parts()
         chosen = self._files[self.start : self.stop]
@@ -86,6 +87,7 @@ class ImageReader(Reader):
         picture = read_picture(file)
         data = self._checked_window(file, picture.spec)
         colours = colour_names(picture.spec, str(file))
+        self._warn_of_bits(file, bit_depth(picture.spec, colours))
         linear = self._is_linear(picture.spec)
         rgb = self._in_model_space(_colours(picture, colours), linear)
         rgb = placed(rgb, data, self._canvas)
@@ -110,7 +112,10 @@ class ImageReader(Reader):
                 "space": self._space,
             },
         )
-        return (to_curve(seen) if linear else seen).clamp_(0, 1), note
+        if linear:
+            for plane in seen:  # one by one: the curve takes five times the memory of its input
+                plane.copy_(to_curve(plane))
+        return seen.clamp_(0, 1), note
 
     def _is_linear(self, spec: oiio.ImageSpec) -> bool:
         return holds_floats(spec) if self._space is None else is_scene_light(self._space)
@@ -156,6 +161,15 @@ class ImageReader(Reader):
             )
         return fits
 
+    def _warn_of_names(self) -> None:
+        names = [] if parse_pattern(self.path) else sequences_in(file for _, file in self._files)
+        if len(names) > 1:
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            log.warning(
+                "%s: pictures of %d names are read as one sequence; a pattern chooses one: %s",
+                *(self.path, len(names), shown),
+            )
+
     def _warn_of_gaps(self) -> None:
         numbers = [number for number, _ in self._files]
         count = numbers[-1] - numbers[0] + 1 - len(numbers)
@@ -163,22 +177,32 @@ class ImageReader(Reader):
             return
         missing: list[str] = []
         for before, after in zip(numbers, numbers[1:], strict=False):
-            room = _SHOWN_GAPS - len(missing)
+            room = _SHOWN - len(missing)
             missing += map(str, range(before + 1, min(after, before + 1 + room)))
         more = ", ..." if count > len(missing) else ""
         log.warning(
-            "%s: %d numbers are missing between its pictures: %s%s",
-            *(self.path, count, ", ".join(missing), more),
+            "%s: %d %s missing between its pictures: %s%s",
+            *(self.path, count, "number is" if count == 1 else "numbers are"),
+            *(", ".join(missing), more),
         )
 
     def _warn_of_parts(self) -> None:
         if self._parts > 1:
             log.warning(
-                "%s: of the %d parts of a picture the first is restored, the others are left out",
+                "%s: of the %d parts of a picture the first with colours is restored, the others "
+                "are left out",
                 *(self.path, self._parts),
             )
         if "." in self._colours[0]:
             log.warning("%s: the colours %s are restored", self.path, ", ".join(self._colours))
+
+    def _warn_of_bits(self, file: Path, bits: int) -> None:
+        if bits > self.info.bit_depth:
+            self._once(
+                "bits",
+                f"{file} has {bits} bits, the first picture {self.info.bit_depth}: "
+                "all are written as that one",
+            )
 
     def _warn_of_nan(self, file: Path, away: Tensor) -> None:
         count = int((~away.isfinite()).sum())

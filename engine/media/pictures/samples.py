@@ -121,7 +121,10 @@ class Samples:
         """Colours (3, H, W) in the space of the file and by its rule for alpha."""
         linear, was_straight = self.note.linear, is_straight(self.source)
         x = self.frame.clamp(0, 1)
-        x = restored(from_curve(x) if linear else x, self.note.beyond, TOP if linear else 1.0)
+        for c, plane in enumerate(x):  # one by one, to take less memory
+            beyond = None if self.note.beyond is None else self.note.beyond[c : c + 1]
+            light = (from_curve(plane) if linear else plane)[None]
+            plane.copy_(restored(light, beyond, TOP if linear else 1.0)[0])
         if alpha is not None and self._is_straight and not was_straight:
             x = torch.where(alpha > 0, x / alpha.float(), x)
         x = self._in_space(x)

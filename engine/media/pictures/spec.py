@@ -26,6 +26,7 @@ _STORAGE = (
     ),
     *("openexr:chunkCount", "dpx:ImageDescriptor", "dpx:Packing", "dpx:EndOf", "dpx:DittoKey"),
 )
+_NO_COLOURS = ("A", "Z", "ZBack", "depth", "id")  # of a picture with one channel
 _LOSSLESS_EXR = ("none", "rle", "zip", "zips", "piz")
 # What the numbers of the colours mean: true of the copy where they mean the same.
 _COLOUR = (
@@ -113,7 +114,7 @@ def colour_names(spec: oiio.ImageSpec, path: str) -> tuple[str, ...]:
     else:
         if "RY" in names or "BY" in names:
             raise InputError(f"{path} holds luminance and chroma: save it as RGB")
-        if "Y" not in names and len(names) > 1:
+        if "Y" not in names and (len(names) > 1 or names[0] in _NO_COLOURS):
             raise InputError(f"{path} holds no colours: its channels are {', '.join(names)}")
         rgb = ("Y",) if "Y" in names else (names[0],)
     if any(_format(spec, name).basetype == oiio.UINT32 for name in rgb):

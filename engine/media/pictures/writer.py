@@ -12,7 +12,7 @@ from ...errors import ConfigError, InputError
 from ...types import ColourTags, FrameNote, Numbers, Part
 from ..atomic import AtomicFile, reason
 from ..base import Writer
-from ..paths import output_pattern
+from ..paths import is_sequence_input, output_pattern
 from .colour_spaces import check_space
 from .files import write_picture
 from .samples import Samples
@@ -63,8 +63,8 @@ class ImageWriter(Writer):
         self._names: list[str] = []  # of the pictures since the last part
         if colour_space is not None:
             check_space(colour_space)
-        if first_number < 0:
-            raise ConfigError(f"first number {first_number} is negative")
+        if self._coded and colour_space is not None and not _is_pictures(source):
+            raise ConfigError(f"{source} is PQ or HLG: it cannot be written as {colour_space}")
         try:
             self._pattern.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,6 +94,11 @@ class ImageWriter(Writer):
         """Pictures that are complete stay."""
 
     def _warn_of_loss(self, samples: Samples) -> None:
+        if self._coded and samples.target.floats and not samples.note.linear:
+            self._once(
+                f"{self.path}: code values of PQ or HLG are written as they are: this is no linear "
+                "light"
+            )
         if samples.is_toned:
             self._once(
                 f"{self.path}: linear light is written under the curve that the models see; "
@@ -130,3 +135,7 @@ class ImageWriter(Writer):
         return self._overwrite or any(
             first <= number and (last is None or number <= last) for first, last in self._replaced
         )
+
+
+def _is_pictures(source: str | None) -> bool:
+    return source is not None and is_sequence_input(source)

@@ -80,6 +80,51 @@ def test_gaps_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.WARNING, "dtg_restore"):
         assert len(read(tmp_path)) == 4
     assert "3 numbers are missing" in caplog.text
+    (tmp_path / "000000.png").unlink()
+    (tmp_path / "000001.png").rename(tmp_path / "000003.png")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "dtg_restore"):
+        assert len(read(tmp_path)) == 3
+    assert "1 number is missing between its pictures: 4" in caplog.text
+
+
+def test_negative_numbers(tmp_path: Path) -> None:
+    frames = pictures(4)
+    for number, frame in zip((-2, -1, 0, 1), frames, strict=True):
+        write(tmp_path / "in" / f"one_{number + 2}.%d.png", [frame], first_number=number)
+        [file] = (tmp_path / "in").glob("one_*")
+        file.rename(tmp_path / "in" / f"a.{number}.png")
+    for source in (tmp_path / "in", tmp_path / "in" / "a.%d.png"):
+        with open_reader(source) as reader:
+            assert (reader.first_number, reader.last_number) == (-2, 1)
+            assert all(torch.equal(a, b) for a, b in zip(frames, reader, strict=True))
+    (tmp_path / "in" / "shot-7.png").write_bytes((tmp_path / "in" / "a.0.png").read_bytes())
+    assert open_reader(tmp_path / "in").last_number == 7  # no sign, but a hyphen
+
+
+def test_one_picture_keeps_its_number(tmp_path: Path) -> None:
+    write(tmp_path / "a.%d.png", pictures(1), first_number=101)
+    with open_reader(tmp_path / "a.101.png") as reader:
+        assert (reader.first_number, reader.last_number) == (101, 101)
+
+
+def test_several_sequences_in_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "a_%04d.png", pictures(2))
+    with caplog.at_level(logging.WARNING, "dtg_restore"):
+        assert len(read(tmp_path)) == 2 and not caplog.text
+        write(tmp_path / "a_%04d.tif", pictures(2))
+        assert len(read(tmp_path / "a_%04d.png")) == 2 and not caplog.text
+        assert len(read(tmp_path)) == 4
+    assert "pictures of 2 names are read as one sequence" in caplog.text
+    assert "a_####.png, a_####.tif" in caplog.text
+
+
+def test_more_bits_than_the_first_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, pictures(1, 8), bit_depth=8)
+    write(tmp_path, pictures(1, 16), bit_depth=16, first_number=1)
+    with caplog.at_level(logging.WARNING, "dtg_restore"):
+        read(tmp_path)
+    assert "000001.png has 16 bits, the first picture 8" in caplog.text
 
 
 def test_single_picture_and_jpeg(tmp_path: Path) -> None:

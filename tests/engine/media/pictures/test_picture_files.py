@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtg_restore.engine.errors import InputError
+from dtg_restore.engine.errors import ConfigError, InputError
 from dtg_restore.engine.media import open_reader, open_writer, probe
 from dtg_restore.engine.media.pictures.tone import TOP, decode, to_curve
 from dtg_restore.engine.types import ColourTags
@@ -133,14 +133,14 @@ def test_exr_comes_back(tmp_path: Path, channels: dict[str, np.ndarray]) -> None
 def test_types_of_channels_stay(tmp_path: Path, channels: dict[str, np.ndarray]) -> None:
     save(tmp_path / "a_1.exr", channels, KINDS)
     copy(tmp_path / "a_1.exr", tmp_path / "out" / "a_%d.exr")
-    _, spec = load(tmp_path / "out" / "a_0.exr")
+    _, spec = load(tmp_path / "out" / "a_1.exr")
     assert [str(f) for f in spec.channelformats] == KINDS
 
 
 def test_channels_grow(tmp_path: Path, channels: dict[str, np.ndarray]) -> None:
     save(tmp_path / "a_1.exr", channels, KINDS)
     copy(tmp_path / "a_1.exr", tmp_path / "out" / "a_%d.exr", scale=2)
-    back, _ = load(tmp_path / "out" / "a_0.exr")
+    back, _ = load(tmp_path / "out" / "a_1.exr")
     before, _ = load(tmp_path / "a_1.exr")
     for name in ("Z", "id", "N.X"):
         assert np.array_equal(back[name], before[name].repeat(2, 0).repeat(2, 1)), name
@@ -162,10 +162,10 @@ def test_nan_and_infinity_come_back(tmp_path: Path, caplog: pytest.LogCaptureFix
         [seen] = copy(tmp_path / "a_1.exr", tmp_path / "out" / "a_%d.exr")
     assert "3 samples are NaN or infinite" in caplog.text
     assert seen.isfinite().all()
-    back, _ = load(tmp_path / "out" / "a_0.exr")
+    back, _ = load(tmp_path / "out" / "a_1.exr")
     assert np.array_equal(back["R"], red.astype(np.float16), equal_nan=True)
     copy(tmp_path / "a_1.exr", tmp_path / "large" / "a_%d.exr", scale=2)
-    back, _ = load(tmp_path / "large" / "a_0.exr")
+    back, _ = load(tmp_path / "large" / "a_1.exr")
     assert np.isnan(back["R"]).sum() == 4 and np.isinf(back["R"]).sum() == 8
 
 
@@ -208,8 +208,8 @@ def test_alpha(tmp_path: Path, suffix: str, bits: int) -> None:
     straight = {"oiio:UnassociatedAlpha": 1}
     save(tmp_path / "a_1.png", planes, str(np.dtype(kind)), attributes=straight)
     copy(tmp_path / "a_1.png", tmp_path / "out" / f"a_%d.{suffix}")
-    copy(tmp_path / "out" / f"a_0.{suffix}", tmp_path / "back" / "a_%d.png")
-    back, _ = load(tmp_path / "out" / f"a_0.{suffix}")
+    copy(tmp_path / "out" / f"a_1.{suffix}", tmp_path / "back" / "a_%d.png")
+    back, _ = load(tmp_path / "out" / f"a_1.{suffix}")
     before, _ = load(tmp_path / "a_1.png")
     if suffix == "dpx" and bits == 8:  # in 10 bits OpenImageIO mixes up four channels
         assert set(back) == set("RGB")
@@ -296,7 +296,7 @@ def test_orientation(tmp_path: Path, orientation: int) -> None:
     [seen] = copy(tmp_path / "a_1.tif", tmp_path / "out" / "a_%d.tif")
     pixels = torch.from_numpy(expected.get_pixels(oiio.UINT8)).permute(2, 0, 1)
     assert torch.equal((seen * 255).round().byte(), pixels)
-    back, spec = load(tmp_path / "out" / "a_0.tif")
+    back, spec = load(tmp_path / "out" / "a_1.tif")
     assert spec.get_int_attribute("Orientation", 1) == 1
     assert np.array_equal(np.round(back["R"] * 255), pixels[0].numpy())
 
@@ -323,7 +323,7 @@ def test_what_is_refused_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFi
         copy(tmp_path / "l_1.exr", tmp_path / "png" / "a_%d.png")
     assert "colours beauty.R, beauty.G, beauty.B are restored" in caplog.text
     assert "channels mask are left out: .png has no place for them" in caplog.text
-    back, _ = load(tmp_path / "same" / "a_0.exr")
+    back, _ = load(tmp_path / "same" / "a_1.exr")
     assert back.keys() == layer.keys() and back["beauty.G"][0, 0] == 0.25
 
 
@@ -334,7 +334,7 @@ def test_large_numbers_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING, "dtg_restore"):
         copy(tmp_path / "a_1.exr", tmp_path / "out" / "a_%d.exr")
     assert "channel id is left out" in caplog.text
-    assert load(tmp_path / "out" / "a_0.exr")[0].keys() == {"R", "G", "B"}
+    assert load(tmp_path / "out" / "a_1.exr")[0].keys() == {"R", "G", "B"}
 
 
 def test_first_of_several_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -350,16 +350,65 @@ def test_first_of_several_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture
     output.close()
     with caplog.at_level(logging.WARNING, "dtg_restore"):
         copy(tmp_path / "a_1.exr", tmp_path / "out" / "a_%d.exr")
-    assert "of the 2 parts of a picture the first is restored" in caplog.text
-    back, spec = load(tmp_path / "out" / "a_0.exr")
+    assert "of the 2 parts of a picture the first with colours is restored" in caplog.text
+    back, spec = load(tmp_path / "out" / "a_1.exr")
     assert (back["R"] == 0.25).all() and spec.get_int_attribute("oiio:subimages", 1) == 1
+
+
+def test_part_with_colours(tmp_path: Path) -> None:
+    """Depth may come first."""
+    file = str(tmp_path / "a_1.exr")
+    depth, rgb = oiio.ImageSpec(W, H, 1, "float"), oiio.ImageSpec(W, H, 3, "half")
+    depth.channelnames = ("Z",)
+    output = oiio.ImageOutput.create(file)
+    output.open(file, (depth, rgb))
+    output.write_image(np.full((H, W, 1), 9, np.float32))
+    output.open(file, rgb, "AppendSubimage")
+    output.write_image(np.full((H, W, 3), 0.25, np.float32))
+    output.close()
+    copy(tmp_path / "a_1.exr", tmp_path / "out" / "a_%d.exr")
+    back, spec = load(tmp_path / "out" / "a_1.exr")
+    assert back.keys() == {"R", "G", "B"} and (back["R"] == 0.25).all()
+    assert spec.format.basetype == oiio.HALF
+
+
+def test_depth_alone_is_no_colour(tmp_path: Path) -> None:
+    save(tmp_path / "a_1.exr", {"Z": np.ones((H, W))}, "float")
+    with pytest.raises(InputError, match="holds no colours: its channels are Z"):
+        probe(tmp_path / "a_1.exr")
+
+
+def test_code_values_of_hdr_are_no_light(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"width": W, "height": H, "fps": Fraction(24)}
+    pq = ColourTags("bt2020", primaries=9, transfer=16)
+    frame = torch.full((3, H, W), 0.5)
+    with caplog.at_level(logging.WARNING, "dtg_restore"):
+        for name in ("a_%d.png", "a_%d.exr"):
+            assert not caplog.text
+            with open_writer(tmp_path / name, colour=pq, **settings) as writer:
+                writer.write(frame)
+                writer.write(frame)
+    assert caplog.text.count("PQ or HLG are written as they are") == 1
+    with pytest.raises(ConfigError, match="PQ or HLG: it cannot be written as ACEScg"):
+        open_writer(tmp_path / "b_%d.exr", colour=pq, colour_space="ACEScg",
+                    carry_from="clip.mov", **settings)  # fmt: skip
+
+
+def test_what_a_video_has_no_place_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    planes = {name: np.full((16, 16), 0.5) for name in ("R", "G", "B", "A", "Z")}
+    for number in (1, 2):
+        save(tmp_path / f"a_{number}.exr", planes, "half")
+    with caplog.at_level(logging.WARNING, "dtg_restore"):
+        copy(tmp_path / "a_%d.exr", tmp_path / "out.mkv")
+    assert caplog.text.count("white is 84% of the video's") == 1
+    assert "no place for channels A, Z: left out" in caplog.text
 
 
 def test_float_tiff_is_linear(tmp_path: Path) -> None:
     plane = np.linspace(-1, 60, H * W).reshape(H, W)
     save(tmp_path / "a_1.tif", {"R": plane, "G": plane, "B": plane}, "float")
     copy(tmp_path / "a_1.tif", tmp_path / "out" / "a_%d.tif")
-    back, spec = load(tmp_path / "out" / "a_0.tif")
+    back, spec = load(tmp_path / "out" / "a_1.tif")
     assert str(spec.format) == "float"
     before, _ = load(tmp_path / "a_1.tif")
     assert np.allclose(back["R"], before["R"], rtol=3e-6, atol=1e-7)
