@@ -180,7 +180,7 @@ def test_files_progress_and_timeline(
     assert [p.done for p in seen if p.stage == "refine"] == [1, 2] * 6
     stages = {row["stage"] for row in report["timeline"]}
     parts = {"refine/encode", "refine/sample", "refine/decode"}
-    assert stages == {"decode", "refine", "upscale", "encode"} | parts
+    assert stages == {"shots", "decode", "refine", "upscale", "encode"} | parts
     assert stages == report["overlap"]["busy"].keys()
     assert 0 <= report["overlap"]["share"] <= 1 and report["overlap"]["in_turns"] == []
 
