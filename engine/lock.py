@@ -30,7 +30,9 @@ def refusals_named(target: Path) -> Iterator[None]:
             raise
         from .media.atomic import reason  # its package imports torch
 
-        raise InputError(f"cannot write {target}: {reason(error)}") from error
+        in_the_way = error.filename if _is_hidden_file(error.filename) else None
+        said = f"{in_the_way}: {reason(error)}" if in_the_way else reason(error)
+        raise InputError(f"cannot write {target}: {said}") from error
 
 
 @contextmanager
@@ -96,6 +98,11 @@ def _opened(path: Path) -> int:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from error
         with suppress(FileNotFoundError):  # the folder was removed between the two calls
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _is_hidden_file(name: object) -> bool:
+    """Whether it is there, and nobody would look for it."""
+    return isinstance(name, str) and "/." in name and os.path.exists(name)
 
 
 def _elsewhere(name: object, folder: Path) -> bool:

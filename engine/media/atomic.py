@@ -59,16 +59,20 @@ class AtomicFile:
             raise
 
     def abort(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # in a folder that nothing may be removed from
+            self.path.unlink(missing_ok=True)
 
     def _is_same(self) -> bool:
         return self.target.is_file() and filecmp.cmp(self.path, self.target, shallow=False)
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """InputError if `target` is a folder, in none, or there already and not to be replaced."""
+    """InputError if `target` is a folder or a device, in no folder, or there already and not to be
+    replaced."""
     if os.path.isdir(target):  # False, too, for a name that is too long
         raise InputError(f"{target} is a folder")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InputError(f"{target} is a device or the like: a file of its own is needed")
     if os.path.exists(target) and not overwrite:
         raise InputError(f"{target} exists already, and overwrite is off")
     if not os.path.isdir(target.parent):

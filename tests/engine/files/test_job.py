@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from dtg_restore.engine.config import RestoreConfig
+from dtg_restore.engine.errors import InputError
 from dtg_restore.engine.files import journal
 from dtg_restore.engine.files.job import Job, check_files
 from dtg_restore.engine.media import open_writer
@@ -62,3 +64,30 @@ def test_a_check_that_was_killed_leaves_nothing_for_long(
     assert [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
     check_files(job, config)
     assert [path for path in (tmp_path / "made").rglob("*") if path.is_file()] == []
+
+
+def test_a_device_is_not_replaced(pictures: Callable[..., Path], tmp_path: Path) -> None:
+    source = pictures(torch.rand(3, 3, 12, 20))
+    os.mkfifo(tmp_path / "o.mkv")
+    with pytest.raises(InputError, match="is a device or the like"):
+        Job(str(source), str(tmp_path / "o.mkv"), overwrite=True).check()
+    with pytest.raises(InputError, match="is a device or the like"):
+        AtomicFile("/dev/full", overwrite=True)
+
+
+def test_what_is_hidden_in_the_way_is_named(pictures: Callable[..., Path], tmp_path: Path) -> None:
+    job = Job(str(pictures(torch.rand(3, 3, 12, 20))), str(tmp_path / "o.mkv"))
+    job.state.touch()
+    with pytest.raises(InputError, match=r"o\.mkv: .*\.o\.mkv\.resume: File exists"):
+        check_files(job, RestoreConfig(backbone="none", sr="mini-x2"))
+
+
+def test_a_file_that_cannot_be_removed_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    file = AtomicFile(tmp_path / "a.txt", overwrite=False)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    file.abort()
