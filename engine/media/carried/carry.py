@@ -11,7 +11,7 @@ import av
 from av.stream import Discard, Stream
 
 from ..decode.container import is_cover, open_container
-from .cargo import Cargo, stream_tags, video_start
+from .cargo import Cargo, is_cut_away, stream_tags, video_start
 from .trial import add_copy, set_chapters
 
 log = logging.getLogger("dtg_restore")
@@ -40,7 +40,9 @@ class StreamCopy:
 
         start, stop = cargo.seconds
         self._origin = video_start(self._source) + Fraction(start)
-        self._begin = -math.inf if start <= 0 else Fraction(0)
+        # AVI would begin the video later than it is.
+        takes_early = start <= 0 and output.format.name != "avi"
+        self._begin = -math.inf if takes_early else Fraction(0)
         self._end = math.inf if stop is None else Fraction(stop) - Fraction(start)
         self._last_dts: dict[int, int] = {}
         self._damaged: set[int] = set()
@@ -84,7 +86,7 @@ class StreamCopy:
             return
         try:
             for packet in self._source.demux(streams):
-                if packet.size and not _is_gap(packet):
+                if packet.size and not _is_gap(packet) and not is_cut_away(packet):
                     yield packet
         except (av.FFmpegError, OSError):
             log.warning("%s is damaged: its sound was copied up to there", self._source.name)

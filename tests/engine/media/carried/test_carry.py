@@ -215,6 +215,54 @@ def test_range_moves_everything(tmp_path: Path, mkv: Path) -> None:
     )
 
 
+def first_frame(path: Path) -> Fraction:
+    with av.open(str(path)) as container:
+        packet = next(container.demux(container.streams.video[0]))
+        assert packet.pts is not None
+        return packet.pts * packet.time_base
+
+
+def trimmed(source: Path, target: Path, hidden: Fraction) -> Path:
+    """`source` with its sound moved ahead; an edit list hides what precedes the first frame."""
+    with av.open(str(source)) as clip, av.open(str(target), "w") as container:
+        streams = (clip.streams.video[0], clip.streams.audio[0])
+        copies = {s.index: container.add_stream_from_template(s) for s in streams}
+        for packet in clip.demux(streams):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                is_sound = packet.stream.type == "audio"
+                shift = round(hidden / packet.time_base) if is_sound else 0
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copies[packet.stream.index]
+                container.mux(packet)
+    return target
+
+
+def test_chapters_stay_with_the_frames(tmp_path: Path, mov: Path) -> None:
+    """Matroska begins with the sound that leads a decoder in, and the frames come later."""
+    target = copy(mov, tmp_path / "a.mkv")
+    assert first_frame(target) > first_frame(mov) == 0
+    with av.open(str(mov)) as before, av.open(str(target)) as after:
+        moved = [
+            (a - first_frame(target), b - first_frame(target), t) for a, b, t in chapters(after)
+        ]
+        assert moved == chapters(before)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+def test_sound_that_was_cut_away_stays_away(tmp_path: Path, mov: Path, name: str) -> None:
+    source = trimmed(mov, tmp_path / "source.mov", Fraction(1, 2))
+    target = copy(source, tmp_path / name)
+    starts = [start - first_frame(target) for start, _, _ in packets(target, "audio")]
+    assert -0.1 <= min(starts) < 0  # what the decoder is led in with
+
+
+def test_avi_keeps_the_rate_beside_early_sound(tmp_path: Path, mov: Path) -> None:
+    target = copy(mov, tmp_path / "a.avi", codec="ffv1")
+    with av.open(str(target)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([i / 24 for i in range(24)])
+
+
 def test_consecutive_ranges_share_no_sound(tmp_path: Path, mkv: Path) -> None:
     parts = [
         copy(mkv, tmp_path / f"{first}.mkv", first, stop)
