@@ -16,6 +16,9 @@ from .trial import add_copy, set_chapters
 
 log = logging.getLogger("dtg_restore")
 
+# Seconds by which the times of sound jump back only where recordings were joined.
+_JUMP = 1
+
 
 class StreamCopy:
     """Feeds a cargo into `output`, in step with the video, which is `output`'s first stream.
@@ -44,6 +47,7 @@ class StreamCopy:
         takes_early = start <= 0 and output.format.name != "avi"
         self._begin = -math.inf if takes_early else Fraction(0)
         self._end = math.inf if stop is None else Fraction(stop) - Fraction(start)
+        self._joins: dict[int, tuple[int, int]] = {}  # ticks: shift since the last join, end
         self._last_dts: dict[int, int] = {}
         self._damaged: set[int] = set()
         self._packets = self._in_range()
@@ -87,9 +91,20 @@ class StreamCopy:
         try:
             for packet in self._source.demux(streams):
                 if packet.size and not _is_gap(packet) and not is_cut_away(packet):
+                    self._join(packet)
                     yield packet
         except (av.FFmpegError, OSError):
             log.warning("%s is damaged: its sound was copied up to there", self._source.name)
+
+    def _join(self, packet: av.Packet) -> None:
+        """Sound whose times begin anew goes on behind what precedes it, as the frames do."""
+        if packet.stream.type != "audio" or packet.pts is None or packet.dts is None:
+            return
+        shift, end = self._joins.get(packet.stream.index, (0, packet.dts))
+        if (end - packet.dts - shift) * packet.time_base > _JUMP:
+            shift = end - packet.dts
+        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+        self._joins[packet.stream.index] = shift, packet.dts + (packet.duration or 0)
 
     def _moved(self, packet: av.Packet, time: Fraction) -> tuple[Fraction, av.Packet]:
         """To output time; what began before the range is shortened to it."""

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -346,6 +347,32 @@ def test_broken_sound_does_not_cost_the_video(
     with av.open(str(target)) as container:
         assert sum(p.size > 0 for p in container.demux(video=0)) == 24
     assert len(content(target, "audio")) >= 40
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_sound_goes_on_where_recordings_were_joined(tmp_path: Path, name: str) -> None:
+    """Two transport streams of 1.5 s, one behind the other: all times begin anew."""
+    source = tmp_path / "a.ts"
+    with av.open(str(source), "w") as container:
+        video = container.add_stream("mpeg2video", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 32, "yuv420p"
+        track = container.add_stream("mp2", rate=48000, layout="mono")
+        for number in range(36):
+            frame = av.VideoFrame(64, 32, "yuv420p")
+            frame.pts, frame.time_base = number, 1 / FPS
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 72000), np.int16), "s16", "mono")
+        sound.sample_rate, sound.pts = 48000, 0
+        container.mux(track.encode(sound))
+        container.mux(track.encode(None))
+    once = len(content(source, "audio"))
+    source.write_bytes(source.read_bytes() * 2)
+    target = copy(source, tmp_path / name, 0, 72)
+    times = [start for start, _, _ in packets(target, "audio")]
+    assert len(times) == 2 * once
+    assert 0.02 < min(b - a for a, b in pairwise(times)) < 0.03  # 1152 samples, 24 ms
+    assert times[-1] - first_frame(target) == pytest.approx(3, abs=0.1)
 
 
 def test_equal_time_stamps_are_pushed_on(tmp_path: Path) -> None:
