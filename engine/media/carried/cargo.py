@@ -211,8 +211,8 @@ def _chapters(
         if seconds[1] is not None:
             stop = min(stop, Fraction(seconds[1]) - Fraction(seconds[0]))
         if start < stop:
-            span = (round((time + video_at) * 1000) for time in (start, stop))
-            table.append((*span, chapter["metadata"]))
+            begun, ended = (round((time + video_at) * 1000) for time in (start, stop))
+            table.append((begun, ended, chapter["metadata"]))
     return tuple(table)
 
 

@@ -107,8 +107,10 @@ class StreamCopy:
         self._joins[packet.stream.index] = shift, packet.dts + (packet.duration or 0)
 
     def _moved(self, packet: av.Packet, time: Fraction) -> tuple[Fraction, av.Packet]:
-        """To output time; what began before the range is shortened to it."""
+        """To output time; a subtitle is shortened to the range."""
         assert packet.pts is not None and packet.dts is not None
+        if packet.stream.type == "subtitle" and time + _length(packet) > self._end:
+            packet.duration = round((self._end - time) / packet.time_base)
         if time < self._begin:
             packet.duration = round((time + _length(packet)) / packet.time_base)
             packet.pts = packet.dts = 0

@@ -61,8 +61,8 @@ def start_of_video(muxer: str, early: Sequence[tuple[Stream, bytes, Fraction]]) 
             copies = [add_copy(trial, stream) for stream, _, _ in early]
             for copy, (stream, content, start) in zip(copies, early, strict=True):
                 packet: av.Packet = av.Packet(content)
-                packet.stream, packet.time_base = copy, stream.time_base
-                packet.pts = packet.dts = round(start / stream.time_base)
+                packet.stream, packet.time_base = copy, stream.time_base or Fraction(1)
+                packet.pts = packet.dts = round(start / packet.time_base)
                 trial.mux(packet)
         with _read(file) as back:
             first = next(back.demux(back.streams.video[0]))

@@ -202,10 +202,10 @@ def test_range_moves_everything(tmp_path: Path, mkv: Path) -> None:
     """Frames 8 to 15: a third to two thirds of a second."""
     target = copy(mkv, tmp_path / "a.mkv", 8, 16)
     first, second = packets(target, "subtitle")
-    # Line 1 is shown from 0.25 to 0.45 s; ticks are milliseconds.
+    # Line 1 is shown from 0.25 to 0.45 s, line 2 from 0.5 to 0.7 s; ticks are milliseconds.
     assert (first[2], second[2]) == (b"line 1", b"line 2")
     assert first[:2] == pytest.approx((0, 0.45 - 1 / 3), abs=2e-3)
-    assert second[:2] == pytest.approx((0.5 - 1 / 3, 0.2), abs=2e-3)
+    assert second[:2] == pytest.approx((0.5 - 1 / 3, 2 / 3 - 0.5), abs=2e-3)
     assert all(-0.001 <= start < 1 / 3 for start, _, _ in packets(target, "audio"))
     with av.open(str(target)) as container:
         spans = chapters(container)
