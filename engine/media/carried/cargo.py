@@ -81,6 +81,8 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
         rest = [s for s in offered if s not in taken]
         covers = [s for s in rest if is_cover(s) and s.index in contents and muxer == "matroska"]
         lost = [_describe(s) for s in rest if s not in covers]
+        if muxer == "avi" and any(start < -_PREROLL for start in starts.values()):
+            lost.append("what starts before the first frame")
 
         tags = _file_tags(source, rate, seconds)
         kept = kept_tags(muxer, rate, tags)

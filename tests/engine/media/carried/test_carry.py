@@ -257,11 +257,30 @@ def test_sound_that_was_cut_away_stays_away(tmp_path: Path, mov: Path, name: str
     assert -0.1 <= min(starts) < 0  # what the decoder is led in with
 
 
-def test_avi_keeps_the_rate_beside_early_sound(tmp_path: Path, mov: Path) -> None:
-    target = copy(mov, tmp_path / "a.avi", codec="ffv1")
-    with av.open(str(target)) as container:
-        times = [frame.time for frame in container.decode(video=0)]
-    assert times == pytest.approx([i / 24 for i in range(24)])
+def late_video(source: Path, target: Path) -> Path:
+    """`source` with its sound half a second ahead, all of which is heard."""
+    with av.open(str(source)) as clip, av.open(str(target), "w", format="matroska") as container:
+        streams = (clip.streams.video[0], clip.streams.audio[0])
+        copies = {s.index: container.add_stream_from_template(s) for s in streams}
+        for packet in clip.demux(streams):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                shift = round(Fraction(packet.stream.type == "video", 2) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = copies[packet.stream.index]
+                container.mux(packet)
+    return target
+
+
+def test_avi_keeps_the_rate_beside_early_sound(
+    tmp_path: Path, mov: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for source in (mov, late_video(mov, tmp_path / "late.mkv")):
+        target = copy(source, tmp_path / f"{source.stem}.avi", codec="ffv1")
+        with av.open(str(target)) as container:
+            times = [frame.time for frame in container.decode(video=0)]
+        assert times == pytest.approx([i / 24 for i in range(24)])
+        is_late = source.stem == "late"
+        assert ("what starts before the first frame" in caplog.text) == is_late
 
 
 def test_consecutive_ranges_share_no_sound(tmp_path: Path, mkv: Path) -> None:
