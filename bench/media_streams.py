@@ -162,11 +162,17 @@ def _jpeg() -> bytes:
 
 
 def _content(path: Path, kind: str) -> bytes:
-    """Of the packets, which MOV groups anew for PCM; without its gaps between texts."""
+    """Of the packets, which MOV groups anew for PCM; without its gaps between texts.
+
+    And without what leads a decoder in before the first frame, which AVI has no place for.
+    """
     with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        begin = (video.start_time or 0) * video.time_base - 2 * MS  # Matroska rounds
         streams = [s for s in container.streams if s.type == kind]
-        found = (bytes(p) for p in container.demux(streams) if p.size) if streams else ()
-        return b"".join(content for content in found if content != bytes(2))
+        found = [p for p in container.demux(streams) if p.size] if streams else []
+        heard = (bytes(p) for p in found if p.pts * p.time_base >= begin)
+        return b"".join(content for content in heard if content != bytes(2))
 
 
 def _languages(path: Path) -> list[str | None]:

@@ -14,7 +14,7 @@ from av.stream import Discard, Stream
 from ..decode.container import first_video, is_cover, open_container
 from ..decode.stream_facts import claimed_rates
 from .timecode import TIMECODE, later
-from .trial import Chapter, keeps_chapters, kept_tags, takes
+from .trial import Chapter, keeps_chapters, kept_tags, start_of_video, takes
 
 # Seconds (start, stop), stop None = to the end.
 Span = tuple[float | Fraction, float | Fraction | None]
@@ -33,6 +33,8 @@ _MOV_LANGUAGES = {
 }
 _IN_A_LANGUAGE = re.compile(r"(.+)-[a-z]{3}")  # the MOV demuxer gives some tags twice
 _ENOUGH_PACKETS = 2000
+# Seconds of sound that a decoder may need before the first that is heard.
+_PREROLL = Fraction(1, 10)
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,20 @@ def survey(path: str, muxer: str, seconds: Span = (0, None)) -> Cargo:
         rate = claimed_rates(video)[0] if video else Fraction(25)
         offered = [s for s in source.streams if s is not video and _is_content(s)]
         packets = _first_packets(source, offered)
+        starts = _starts(packets, video_start(source)) if seconds[0] <= 0 else {}
         contents = {index: bytes(packet) for index, packet in packets.items()}
         taken = [s for s in offered if takes(muxer, s, packets.get(s.index))]
         rest = [s for s in offered if s not in taken]
         covers = [s for s in rest if is_cover(s) and s.index in contents and muxer == "matroska"]
         lost = [_describe(s) for s in rest if s not in covers]
+        if muxer == "avi" and any(start < -_PREROLL for start in starts.values()):
+            lost.append("what starts before the first frame")
 
         tags = _file_tags(source, rate, seconds)
         kept = kept_tags(muxer, rate, tags)
         lost += [f"tag {key}" for key in tags if key not in kept]
-        chapters = _chapters(source, seconds)
+        early = [(s, contents[s.index], starts[s.index]) for s in taken if s.index in starts]
+        chapters = _chapters(source, seconds, start_of_video(muxer, early))
         if not keeps_chapters(muxer, chapters):
             lost.append(f"{len(chapters)} chapters")
             chapters = ()
@@ -104,6 +110,14 @@ def video_start(source: av.container.InputContainer) -> Fraction:
     if stream is None or stream.start_time is None or stream.time_base is None:
         return Fraction(0)
     return stream.start_time * stream.time_base
+
+
+def is_cut_away(packet: av.Packet) -> bool:
+    """Whether an edit list hides it, and it is not what the decoder of a stream begins with."""
+    if not packet.is_discard or packet.pts is None:
+        return False
+    begin = (packet.stream.start_time or 0) * packet.time_base
+    return not begin - _PREROLL <= packet.pts * packet.time_base < begin
 
 
 def stream_tags(stream: Stream, muxer: str) -> dict[str, str]:
@@ -132,11 +146,21 @@ def _first_packets(
     found: dict[int, av.Packet] = {}
     if missing:
         for packet in islice(source.demux(missing), _ENOUGH_PACKETS):
-            if packet.size:
+            if packet.size and not is_cut_away(packet):
                 found.setdefault(packet.stream.index, packet)
             if len(found) == len(missing):
                 break
     return found
+
+
+def _starts(packets: Mapping[int, av.Packet], begin: Fraction) -> dict[int, Fraction]:
+    """Seconds from the first frame of the video to the packets, of those that precede it."""
+    starts = {
+        index: packet.pts * packet.time_base - begin
+        for index, packet in packets.items()
+        if packet.pts is not None and not is_cover(packet.stream)
+    }
+    return {index: start for index, start in starts.items() if start < 0}
 
 
 def _describe(stream: Stream) -> str:
@@ -177,8 +201,10 @@ def _file_tags(
     return tags
 
 
-def _chapters(source: av.container.InputContainer, seconds: Span) -> tuple[Chapter, ...]:
-    """Those of the range, cut to it and moved by it."""
+def _chapters(
+    source: av.container.InputContainer, seconds: Span, video_at: Fraction
+) -> tuple[Chapter, ...]:
+    """Those of the range, cut to it and moved to where its first frame is shown."""
     begin = video_start(source) + Fraction(seconds[0])
     table = []
     for chapter in source.chapters():
@@ -187,7 +213,8 @@ def _chapters(source: av.container.InputContainer, seconds: Span) -> tuple[Chapt
         if seconds[1] is not None:
             stop = min(stop, Fraction(seconds[1]) - Fraction(seconds[0]))
         if start < stop:
-            table.append((round(start * 1000), round(stop * 1000), chapter["metadata"]))
+            begun, ended = (round((time + video_at) * 1000) for time in (start, stop))
+            table.append((begun, ended, chapter["metadata"]))
     return tuple(table)
 
 

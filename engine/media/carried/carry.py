@@ -11,10 +11,13 @@ import av
 from av.stream import Discard, Stream
 
 from ..decode.container import is_cover, open_container
-from .cargo import Cargo, stream_tags, video_start
+from .cargo import Cargo, is_cut_away, stream_tags, video_start
 from .trial import add_copy, set_chapters
 
 log = logging.getLogger("dtg_restore")
+
+# Seconds by which the times of sound jump back only where recordings were joined.
+_JUMP = 1
 
 
 class StreamCopy:
@@ -40,8 +43,11 @@ class StreamCopy:
 
         start, stop = cargo.seconds
         self._origin = video_start(self._source) + Fraction(start)
-        self._begin = -math.inf if start <= 0 else Fraction(0)
+        # AVI would begin the video later than it is.
+        takes_early = start <= 0 and output.format.name != "avi"
+        self._begin = -math.inf if takes_early else Fraction(0)
         self._end = math.inf if stop is None else Fraction(stop) - Fraction(start)
+        self._joins: dict[int, tuple[int, int]] = {}  # ticks: shift since the last join, end
         self._last_dts: dict[int, int] = {}
         self._damaged: set[int] = set()
         self._packets = self._in_range()
@@ -84,14 +90,27 @@ class StreamCopy:
             return
         try:
             for packet in self._source.demux(streams):
-                if packet.size and not _is_gap(packet):
+                if packet.size and not _is_gap(packet) and not is_cut_away(packet):
+                    self._join(packet)
                     yield packet
         except (av.FFmpegError, OSError):
             log.warning("%s is damaged: its sound was copied up to there", self._source.name)
 
+    def _join(self, packet: av.Packet) -> None:
+        """Sound whose times begin anew goes on behind what precedes it, as the frames do."""
+        if packet.stream.type != "audio" or packet.pts is None or packet.dts is None:
+            return
+        shift, end = self._joins.get(packet.stream.index, (0, packet.dts))
+        if (end - packet.dts - shift) * packet.time_base > _JUMP:
+            shift = end - packet.dts
+        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+        self._joins[packet.stream.index] = shift, packet.dts + (packet.duration or 0)
+
     def _moved(self, packet: av.Packet, time: Fraction) -> tuple[Fraction, av.Packet]:
-        """To output time; what began before the range is shortened to it."""
+        """To output time; a subtitle is shortened to the range."""
         assert packet.pts is not None and packet.dts is not None
+        if packet.stream.type == "subtitle" and time + _length(packet) > self._end:
+            packet.duration = round((self._end - time) / packet.time_base)
         if time < self._begin:
             packet.duration = round((time + _length(packet)) / packet.time_base)
             packet.pts = packet.dts = 0

@@ -43,6 +43,34 @@ def takes(muxer: str, stream: Stream, packet: av.Packet | None) -> bool:
         return False
 
 
+def start_of_video(muxer: str, early: Sequence[tuple[Stream, bytes, Fraction]]) -> Fraction:
+    """When a file shows its first frame, given what starts before it.
+
+    Matroska has no times below 0: its muxer moves all packets, by less where it notes the delay of
+    a codec, and does not move the chapters.
+
+    Parameters
+    ----------
+    early : streams with their first packets and when those start, in seconds from the first frame.
+    """
+    if not early:
+        return Fraction(0)
+    file = io.BytesIO()
+    try:
+        with _file_with_video(file, muxer) as trial:
+            copies = [add_copy(trial, stream) for stream, _, _ in early]
+            for copy, (stream, content, start) in zip(copies, early, strict=True):
+                packet: av.Packet = av.Packet(content)
+                packet.stream, packet.time_base = copy, stream.time_base or Fraction(1)
+                packet.pts = packet.dts = round(start / packet.time_base)
+                trial.mux(packet)
+        with _read(file) as back:
+            first = next(back.demux(back.streams.video[0]))
+            return (first.pts or 0) * first.time_base
+    except _REFUSALS:
+        return Fraction(0)
+
+
 def kept_tags(muxer: str, rate: Fraction, tags: Mapping[str, str]) -> dict[str, str]:
     """Those tags of a file that come back; the case of their names may change."""
     file = io.BytesIO()

@@ -79,10 +79,11 @@ def claimed_seconds(container: av.container.InputContainer, stream: av.VideoStre
         return float(stream.frames * stream.time_base)  # the duration is an estimate by size
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    if "DURATION" in stream.metadata:  # Matroska: hours:minutes:seconds
+    if "DURATION" in stream.metadata:  # Matroska: when it ends, as hours:minutes:seconds
         with contextlib.suppress(ValueError):
             hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))
-            return (hours * 60 + minutes) * 60 + seconds
+            begin = float((stream.start_time or 0) * (stream.time_base or 0))
+            return (hours * 60 + minutes) * 60 + seconds - begin
     alone = len(container.streams) == 1
     return container.duration / av.time_base if alone and container.duration else 0.0
 

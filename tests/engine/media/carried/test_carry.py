@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -201,10 +202,10 @@ def test_range_moves_everything(tmp_path: Path, mkv: Path) -> None:
     """Frames 8 to 15: a third to two thirds of a second."""
     target = copy(mkv, tmp_path / "a.mkv", 8, 16)
     first, second = packets(target, "subtitle")
-    # Line 1 is shown from 0.25 to 0.45 s; ticks are milliseconds.
+    # Line 1 is shown from 0.25 to 0.45 s, line 2 from 0.5 to 0.7 s; ticks are milliseconds.
     assert (first[2], second[2]) == (b"line 1", b"line 2")
     assert first[:2] == pytest.approx((0, 0.45 - 1 / 3), abs=2e-3)
-    assert second[:2] == pytest.approx((0.5 - 1 / 3, 0.2), abs=2e-3)
+    assert second[:2] == pytest.approx((0.5 - 1 / 3, 2 / 3 - 0.5), abs=2e-3)
     assert all(-0.001 <= start < 1 / 3 for start, _, _ in packets(target, "audio"))
     with av.open(str(target)) as container:
         spans = chapters(container)
@@ -213,6 +214,73 @@ def test_range_moves_everything(tmp_path: Path, mkv: Path) -> None:
     assert [t for span in spans for t in span[:2]] == pytest.approx(
         (0, 1 / 6, 1 / 6, 1 / 3), abs=2e-3
     )
+
+
+def first_frame(path: Path) -> Fraction:
+    with av.open(str(path)) as container:
+        packet = next(container.demux(container.streams.video[0]))
+        assert packet.pts is not None
+        return packet.pts * packet.time_base
+
+
+def trimmed(source: Path, target: Path, hidden: Fraction) -> Path:
+    """`source` with its sound moved ahead; an edit list hides what precedes the first frame."""
+    with av.open(str(source)) as clip, av.open(str(target), "w") as container:
+        streams = (clip.streams.video[0], clip.streams.audio[0])
+        copies = {s.index: container.add_stream_from_template(s) for s in streams}
+        for packet in clip.demux(streams):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                is_sound = packet.stream.type == "audio"
+                shift = round(hidden / packet.time_base) if is_sound else 0
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copies[packet.stream.index]
+                container.mux(packet)
+    return target
+
+
+def test_chapters_stay_with_the_frames(tmp_path: Path, mov: Path) -> None:
+    """Matroska begins with the sound that leads a decoder in, and the frames come later."""
+    target = copy(mov, tmp_path / "a.mkv")
+    assert first_frame(target) > first_frame(mov) == 0
+    with av.open(str(mov)) as before, av.open(str(target)) as after:
+        moved = [
+            (a - first_frame(target), b - first_frame(target), t) for a, b, t in chapters(after)
+        ]
+        assert moved == chapters(before)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+def test_sound_that_was_cut_away_stays_away(tmp_path: Path, mov: Path, name: str) -> None:
+    source = trimmed(mov, tmp_path / "source.mov", Fraction(1, 2))
+    target = copy(source, tmp_path / name)
+    starts = [start - first_frame(target) for start, _, _ in packets(target, "audio")]
+    assert -0.1 <= min(starts) < 0  # what the decoder is led in with
+
+
+def late_video(source: Path, target: Path) -> Path:
+    """`source` with its sound half a second ahead, all of which is heard."""
+    with av.open(str(source)) as clip, av.open(str(target), "w", format="matroska") as container:
+        streams = (clip.streams.video[0], clip.streams.audio[0])
+        copies = {s.index: container.add_stream_from_template(s) for s in streams}
+        for packet in clip.demux(streams):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                shift = round(Fraction(packet.stream.type == "video", 2) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = copies[packet.stream.index]
+                container.mux(packet)
+    return target
+
+
+def test_avi_keeps_the_rate_beside_early_sound(
+    tmp_path: Path, mov: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for source in (mov, late_video(mov, tmp_path / "late.mkv")):
+        target = copy(source, tmp_path / f"{source.stem}.avi", codec="ffv1")
+        with av.open(str(target)) as container:
+            times = [frame.time for frame in container.decode(video=0)]
+        assert times == pytest.approx([i / 24 for i in range(24)])
+        is_late = source.stem == "late"
+        assert ("what starts before the first frame" in caplog.text) == is_late
 
 
 def test_consecutive_ranges_share_no_sound(tmp_path: Path, mkv: Path) -> None:
@@ -298,6 +366,32 @@ def test_broken_sound_does_not_cost_the_video(
     with av.open(str(target)) as container:
         assert sum(p.size > 0 for p in container.demux(video=0)) == 24
     assert len(content(target, "audio")) >= 40
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_sound_goes_on_where_recordings_were_joined(tmp_path: Path, name: str) -> None:
+    """Two transport streams of 1.5 s, one behind the other: all times begin anew."""
+    source = tmp_path / "a.ts"
+    with av.open(str(source), "w") as container:
+        video = container.add_stream("mpeg2video", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 32, "yuv420p"
+        track = container.add_stream("mp2", rate=48000, layout="mono")
+        for number in range(36):
+            frame = av.VideoFrame(64, 32, "yuv420p")
+            frame.pts, frame.time_base = number, 1 / FPS
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 72000), np.int16), "s16", "mono")
+        sound.sample_rate, sound.pts = 48000, 0
+        container.mux(track.encode(sound))
+        container.mux(track.encode(None))
+    once = len(content(source, "audio"))
+    source.write_bytes(source.read_bytes() * 2)
+    target = copy(source, tmp_path / name, 0, 72)
+    times = [start for start, _, _ in packets(target, "audio")]
+    assert len(times) == 2 * once
+    assert 0.02 < min(b - a for a, b in pairwise(times)) < 0.03  # 1152 samples, 24 ms
+    assert times[-1] - first_frame(target) == pytest.approx(3, abs=0.1)
 
 
 def test_equal_time_stamps_are_pushed_on(tmp_path: Path) -> None:

@@ -76,6 +76,16 @@ def test_half_a_file_is_told(
     assert len(caplog.records) == 1
 
 
+def test_late_video_is_not_cut_short(
+    tmp_path: Path, encode: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Matroska tells when a track ends, not how long it is."""
+    path = encode(tmp_path / "a.mkv", "ffv1", [24000 + stamp for stamp in STAMPS])
+    with caplog.at_level(logging.WARNING, "dtg_restore"), open_reader(path) as reader:
+        assert len(list(reader)) == len(STAMPS)
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
 def test_one_frame(tmp_path: Path, encode: Callable[..., Path], name: str) -> None:
     path = encode(tmp_path / name, "libx264", [0])
