@@ -5,6 +5,7 @@ The public names are loaded when they are first used, so that importing the pack
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     )
     from .engine.heap import keep_freed_memory
     from .engine.restorer import Restorer
+
+if sys.platform == "win32":  # locks, signals and the measure of memory are those of POSIX
+    raise ImportError("dtg_restore runs on Linux and macOS; on Windows use it in WSL")
 
 __version__ = "0.1.0"
 

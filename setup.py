@@ -22,9 +22,10 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 PACKAGE, RECORD = "dtg_restore", "_C.txt"
 SUBPACKAGES = ["bench", "cli", "engine", "engine.backbones", "engine.backbones.families"]
-SUBPACKAGES += ["engine.bundle", "engine.codecs", "engine.media", "engine.runtimes", "engine.sr"]
+SUBPACKAGES += ["engine.bundle", "engine.codecs", "engine.files", "engine.media"]
 SUBPACKAGES += [f"engine.media.{name}" for name in ("carried", "decode", "encode", "pictures")]
-SUBPACKAGES += ["engine.text", "export", "kernels", "kernels.triton"]
+SUBPACKAGES += ["engine.runtimes", "engine.sr", "engine.text", "export", "kernels"]
+SUBPACKAGES += ["kernels.triton"]
 
 
 FOLDERS = {PACKAGE: "."} | {f"{PACKAGE}.{n}": n.replace(".", "/") for n in SUBPACKAGES}

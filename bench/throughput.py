@@ -30,7 +30,6 @@ import torch
 from ..engine.heap import keep_freed_memory
 from ..engine.report import peak_memory
 from ..engine.restorer import Restorer
-from ..engine.run import Run
 from .pattern import moving
 from .provenance import provenance
 
@@ -39,10 +38,11 @@ LINEAR, CONSTANT = 1.15, 1.05
 
 
 def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[str, Any]:
-    """Seconds to the first restored frame and from there to the last; how stages overlapped."""
-    r, size = restorer, (height, width)
+    """Seconds to the first restored frame and from there to the last; the number of chunks; how
+    stages overlapped."""
+    size = (height, width)
     start = time.perf_counter()
-    one = Run(r.config, r.backbone, r.codec, r.sr, r.plan(*size), r.device, size)
+    one = restorer.run(size)  # the pattern has no cuts
     stream = one.frames(one.clock.timed("decode", moving(num_frames, *size)), 0, None)
     next(stream)
     first = time.perf_counter()
@@ -50,7 +50,8 @@ def run(restorer: Restorer, num_frames: int, height: int, width: int) -> dict[st
     if rest != num_frames - 1:
         raise RuntimeError(f"{rest + 1} of {num_frames} frames came back")
     seconds = {"first": first - start, "rest": time.perf_counter() - first}
-    return seconds | {"overlap": one.clock.overlap()}
+    chunks = one.timeline.touching(0, num_frames, num_frames)
+    return seconds | {"chunks": len(chunks), "overlap": one.clock.overlap()}
 
 
 def peak_bytes(case: dict[str, Any], settings: dict[str, Any], threads: int) -> dict[str, int]:
@@ -81,17 +82,17 @@ def measure(cases: list[dict[str, Any]], rounds: int, **settings: Any) -> list[d
             for values in ([f["first"] for f in found], [f["first"] + f["rest"] for f in found])
         )
         plan = restorer.plan(case["height"], case["width"])
-        chunks = plan.grid.touching(0, case["frames"], case["frames"]) if plan else []
-        later = median(f["rest"] for f in found) / (len(chunks) - 1) if len(chunks) > 1 else None
+        chunks = found[-1]["chunks"]
+        later = median(f["rest"] for f in found) / (chunks - 1) if chunks > 1 else None
         rows.append(
             case
             | {
                 "tiles": len(plan.tiles) if plan else 0,
-                "chunks": len(chunks),
+                "chunks": chunks,
                 "first_frame_s": round(first, 3),
                 "total_s": round(total, 3),
                 "frames_per_s": round(case["frames"] / total, 3),
-                "s_per_chunk": round(total / max(1, len(chunks)), 3),
+                "s_per_chunk": round(total / max(1, chunks), 3),
                 "s_per_later_chunk": later and round(later, 3),
                 "peak_memory_bytes": alone(case, settings),
                 "overlap": found[-1]["overlap"],

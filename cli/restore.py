@@ -19,7 +19,7 @@ from .signals import Stopped
 from .text import plural
 
 if TYPE_CHECKING:
-    from ..engine.job import Job
+    from ..engine.files.job import Job
 
 _OUTPUT = "Output"
 VIDEO_CODEC = "h264"
@@ -120,8 +120,8 @@ def restore(
     if codec == TINY:
         codec, config = VIDEO_CODEC, _with_tiny_vae(config)
     with make_reporter(progress) as reporter:
-        from ..engine.file_run import restore_file
-        from ..engine.job import Job, frame_range
+        from ..engine.files.file_run import restore_file
+        from ..engine.files.job import Job, frame_range
         from ..engine.media.atomic import AtomicFile, write_text
         from ..engine.restorer import Restorer
 
@@ -152,7 +152,7 @@ def _with_tiny_vae(config: RestoreConfig) -> RestoreConfig:
 
 def _check(job: Job, config: RestoreConfig, report: str | None) -> None:
     """Whatever can be wrong with the files is found before the models are loaded."""
-    from ..engine.job import check_files
+    from ..engine.files.job import check_files
     from ..engine.media import would_replace
     from ..engine.media.atomic import AtomicFile
     from ..engine.shots import given_shots

@@ -20,9 +20,10 @@ from .config import RestoreConfig
 from .cores import use_threads
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
 from .errors import ConfigError, InputError
-from .file_run import restore_file
-from .job import Job, frame_range
+from .files.file_run import restore_file
+from .files.job import Job, frame_range
 from .plan import Plan, make_plan
+from .report import Clock
 from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
 from .shots import given_shots
@@ -202,8 +203,10 @@ class Restorer:
 
         Raises
         ------
+        ConfigError : a range, codec, colour space or setting that cannot be for this clip.
         InputError : the source cannot be read, or the target not be written, or another process
             is writing it.
+        EngineError : the models gave NaN, or a finished part has been damaged.
         OutOfMemory : also with smaller tiles.
         Interrupted : `cancel` returned True; nothing stands under the target's name.
         """
@@ -227,6 +230,7 @@ class Restorer:
         shots: tuple[int, ...] | None = (0,),
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
+        clock: Clock | None = None,
     ) -> Run:
         """A pass over a clip of `size` (height, width) with those shots: see `Run`."""
         return Run(
@@ -240,6 +244,7 @@ class Restorer:
             on_progress,
             cancel,
             shots,
+            clock,
         )
 
 

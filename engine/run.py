@@ -41,6 +41,7 @@ class Run:
 
     `plan` is None where there is no backbone.  `shots` are the first frames of the clip's shots;
     None = they are looked for in the frames as these come, which then begin with the clip.
+    `clock` has the time that was spent on the clip before; None = a new one.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Run:
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
         shots: tuple[int, ...] | None = (0,),
+        clock: report.Clock | None = None,
     ):
         self.timeline = Timeline(plan.grid if plan else None, shots or (0,))
         self._place: Place | None = place if shots is None else None
-        self.config, self.plan, self.clock = config, plan, report.Clock()
+        self.config, self.plan, self.clock = config, plan, clock or report.Clock()
         self._device = device
         self._on_progress, self._cancel = on_progress, cancel
         self._telling, self._over = RLock(), Event()  # one tells at a time, whatever the thread

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+# Of the first and the last picture of a sequence, both included; None = to the end.
+Numbers = tuple[int, int | None]
+
 
 @dataclass(frozen=True)
 class ColourTags:

@@ -174,6 +174,11 @@ def test_imports_and_runs_without_optional_libraries(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_says_where_it_does_not_run(tmp_path: Path) -> None:
+    result = run_python("import sys; sys.platform = 'win32'; import dtg_restore", cwd=tmp_path)
+    assert result.stderr.splitlines()[-1].startswith("ImportError: dtg_restore runs on Linux and")
+
+
 @pytest.mark.parametrize("folder", ["", "engine", "kernels"])
 def test_import_writes_nothing(folder: str, tmp_path: Path) -> None:
     name = f"{PACKAGE}.{folder}".rstrip(".")

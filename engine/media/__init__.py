@@ -13,7 +13,7 @@ from os.path import realpath
 from pathlib import Path
 
 from ..errors import ConfigError, InputError
-from ..types import HDR, ClipInfo, ColourTags, Part
+from ..types import HDR, ClipInfo, ColourTags, Numbers, Part
 from .base import Reader, Writer
 from .carried.cargo import Span
 from .decode.reader import VideoReader
@@ -95,6 +95,7 @@ def open_writer(
     first_number: int = 0,
     last_number: int | None = None,
     overwrite: bool = False,
+    replaced: Sequence[Numbers] = (),
     workspace: str | PathLike[str] | None = None,
     finished: Sequence[Part] = (),
 ) -> Writer:
@@ -122,6 +123,7 @@ def open_writer(
     first_number, last_number : numbers of the first and the last picture, None = unknown; what
         stands between them is in the way unless `overwrite` is on.  Pictures made of pictures keep
         their numbers.
+    replaced : numbers of pictures that are replaced though `overwrite` is off.
     workspace : folder on the target's disk for parts that survive the process; None = a hidden one
         that goes when the writer ends.
     finished : parts in it that an earlier process has ended.
@@ -149,6 +151,7 @@ def open_writer(
             first_number=first_number,
             last_number=last_number,
             overwrite=overwrite,
+            replaced=replaced,
             colour_space=colour_space,
             source=None if carry_from is None else fspath(carry_from),
             finished=finished,

@@ -98,10 +98,11 @@ def test_report(load: Load, source: Path, tmp_path: Path) -> None:
     assert report["output"]["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
     assert report["input"] == {"path": str(source), "sha256": None}  # a folder has no hash
     seconds = report["seconds"]
-    assert {"decode", "refine", "encode", "other", "total"} <= seconds.keys()
+    assert {"shots", "decode", "refine", "encode", "other", "total"} <= seconds.keys()
     assert sum(v for k, v in seconds.items() if k != "total") == pytest.approx(
         seconds["total"], abs=0.01
     )
+    assert seconds["shots"] > 0  # the clip is read once for them
     assert report["peak_memory_bytes"]["host"] > 50e6
     assert report["versions"]["torch"] == torch.__version__
     assert report["machine"]["device"] == "cpu" and report["machine"]["processor"]

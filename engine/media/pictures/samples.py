@@ -33,7 +33,7 @@ class Samples:
     Parameters
     ----------
     frame : RGB (3, H, W) in [0, 1], as the models gave it.
-    note : of the source's frame; its metadata are those of `images.py`, or empty.
+    note : of the source's frame; its metadata are those of `reader.py`, or empty.
     suffix, bit_depth : of the file, and of the source.
     space : name of the colour space to store; None = the source's.
     coded : frames without a note of linear light are no sRGB, and stay as they are.

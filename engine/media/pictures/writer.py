@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ...errors import ConfigError, InputError
-from ...types import ColourTags, FrameNote, Part
+from ...types import ColourTags, FrameNote, Numbers, Part
 from ..atomic import AtomicFile, reason
 from ..base import Writer
 from ..paths import is_sequence_input, output_pattern
@@ -34,6 +34,7 @@ class ImageWriter(Writer):
     ----------
     source : clip that the frames are made of: a folder gets pictures of its type.
     last_number : no picture behind it will be written; None = unknown.
+    replaced : numbers of pictures that are replaced though `overwrite` is off.
     """
 
     def __init__(
@@ -47,13 +48,15 @@ class ImageWriter(Writer):
         first_number: int,
         overwrite: bool,
         last_number: int | None = None,
+        replaced: Sequence[Numbers] = (),
         colour_space: str | None = None,
         source: str | None = None,
         finished: Sequence[Part] = (),
     ):
         super().__init__(path, width, height, finished)
         self._pattern = output_pattern(path, source)
-        self._bit_depth, self._overwrite, self._first = bit_depth, overwrite, first_number
+        self._bit_depth, self._first = bit_depth, first_number
+        self._overwrite, self._replaced = overwrite, replaced
         self._coded = colour.transfer in _PQ_OR_HLG
         self._space = colour_space
         self._said: set[str] = set()
@@ -77,7 +80,7 @@ class ImageWriter(Writer):
         )
         self._warn_of_loss(samples)
         spec, planes = samples.for_file()
-        write_picture(AtomicFile(file, self._overwrite), spec, planes)
+        write_picture(AtomicFile(file, self._is_replaced(made_of)), spec, planes)
         self._names.append(file.name)
 
     def _end_part(self) -> tuple[tuple[str, int], ...]:
@@ -122,10 +125,16 @@ class ImageWriter(Writer):
         last = math.inf if last_number is None else last_number
         for found in sorted(file.name for file in pattern.folder.iterdir()):
             number = pattern.number(found)
-            in_the_way = number is not None and self._first <= number <= last
-            if in_the_way and not self._overwrite and found not in own:
+            if number is None or not self._first <= number <= last:
+                continue
+            if not self._is_replaced(number) and found not in own:
                 raise InputError(f"{pattern.folder / found} exists already, and overwrite is off")
         AtomicFile(pattern.file(self._first), overwrite=True).abort()
+
+    def _is_replaced(self, number: int) -> bool:
+        return self._overwrite or any(
+            first <= number and (last is None or number <= last) for first, last in self._replaced
+        )
 
 
 def _is_pictures(source: str | None) -> bool:

@@ -17,8 +17,8 @@ from torch import Tensor
 from dtg_restore.engine import timeline
 from dtg_restore.engine.checkpoint import save_checkpoint
 from dtg_restore.engine.errors import EngineError, InputError, Interrupted, OutOfMemory
-from dtg_restore.engine.job import Job
-from dtg_restore.engine.journal import Journal
+from dtg_restore.engine.files.job import Job
+from dtg_restore.engine.files.journal import Journal
 from dtg_restore.engine.media import open_reader
 from dtg_restore.engine.refine import Refiner
 from dtg_restore.engine.restorer import Restorer
@@ -180,6 +180,32 @@ def test_what_was_there_before_stays(load: Load, source: Path, tmp_path: Path, t
     assert target == "pictures" or content(got) == before
     assert restorer.restore_file(source, got, overwrite=True)["resumed_frames"] > 0
     assert content(got) == before
+
+
+def test_an_unfinished_run_owns_the_pictures_of_its_range_alone(
+    load: Load, source: Path, clip: Clip, pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    restorer, short, got = load(steps=1), pictures(clip(4, 12, 20), "short"), tmp_path / "pictures"
+    with pytest.raises(Interrupted):
+        restorer.restore_file(short, got, on_progress=broken_off_after(2))
+    assert (got / "000000.png").exists()
+    alien = got / "000006.png"
+    alien.write_bytes(b"of someone else")
+    for _ in range(2):
+        with pytest.raises(InputError, match="000006.png exists already"):
+            restorer.restore_file(source, got)
+        assert alien.read_bytes() == b"of someone else"
+
+
+def test_a_run_that_starts_anew_replaces_the_pictures_of_those_before(
+    load: Load, source: Path, clip: Clip, pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    restorer, short, got = load(steps=1), pictures(clip(4, 12, 20), "short"), tmp_path / "pictures"
+    for each, after in ((source, 9), (short, 2)):
+        with pytest.raises(Interrupted):
+            restorer.restore_file(each, got, on_progress=broken_off_after(after))
+    assert (got / "000007.png").exists()  # of the first one
+    assert restorer.restore_file(source, got)["frames"]["count"] == NUM_FRAMES
 
 
 @pytest.mark.parametrize("error", [OutOfMemory("full"), EngineError("broken"), InputError("gone")])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dtg_restore.engine.job import Job
+from dtg_restore.engine.files.job import Job
 from dtg_restore.engine.media import open_writer
 from dtg_restore.engine.types import ColourTags, FrameNote
 
@@ -27,6 +27,6 @@ def test_range_of_a_varying_rate_is_that_of_its_frames(tmp_path: Path) -> None:
     job = Job(str(source), str(tmp_path / "b.mkv"), 2, 3)
     info = job.check()
     assert info.time_base is not None
-    writer = job.open_writer(info, 1, begun=False)
+    writer = job.open_writer(info, 1, left=[])
     writer.abort()
     assert writer._cargo.seconds == (Fraction(1040, 1000), Fraction(1080, 1000))

@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .lock import locked, refusals_named
-from .types import Part
+from ..errors import InputError
+from ..lock import locked, refusals_named
+from ..types import Numbers, Part
 
 log = logging.getLogger("dtg_restore")
 
@@ -41,14 +41,15 @@ class Journal:
     folder : for files of the run that survive the process.
     parts : what is finished, from the first frame of the run on without a gap.
     facts : what an earlier process has decided, as plain data by name; see `note`.
-    begun : whether an earlier run has written to this output, so that what it left may be replaced.
+    left : numbers of the pictures that earlier runs may have left, so that those are replaced.
     """
 
     def __init__(self, folder: Path, target: str, key: Mapping[str, Any]):
         self.folder, self._target, self._key = folder, target, json.loads(json.dumps(key))
         self.parts: list[Part] = []
         self.facts: dict[str, Any] = {}
-        self.begun = was_begun(folder)
+        self.left = numbers_left(folder)
+        self._has_begun = False
 
     @property
     def num_frames(self) -> int:
@@ -63,7 +64,7 @@ class Journal:
         """The state of the run that writes `target`, for this process alone.
 
         What an earlier one has finished is in `parts` where its `key` is the same and `resume` is
-        on.  The folder goes when the run is over, or where nothing was finished.
+        on.  The folder goes when the run is over, or where nothing was finished since `begin`.
 
         Parameters
         ----------
@@ -77,21 +78,31 @@ class Journal:
         """
         with claimed(folder, target):
             journal = cls(folder, target, key)
-            if resume and journal.begun:
+            if resume and was_begun(folder):
                 journal._read(parts_in)
-            with refusals_named(Path(target)):
-                _clear(folder, {RECORDS, LOCK, *journal._files()})
             try:
                 yield journal
             finally:
-                if not journal.parts:
+                if journal._has_begun and not journal.parts:
                     (folder / RECORDS).unlink(missing_ok=True)
 
-    def begin(self) -> None:
-        """Put the state on the disk; to be called when nothing stands in the way of writing."""
-        records: list[dict[str, Any]] = [{"format": FORMAT, "key": self._key}]
-        records += [{"facts": self.facts}, *map(_record, self.parts)]
+    def begin(self, numbers: Numbers | None = None) -> None:
+        """Put the state on the disk; to be called when nothing stands in the way of writing.
+
+        Until then the state of an earlier run that is not gone on with stays as it is.
+
+        Parameters
+        ----------
+        numbers : of the pictures that are written.
+        """
+        if numbers is not None and numbers not in self.left:
+            self.left.append(numbers)
+        head = {"format": FORMAT, "key": self._key, "numbers": self.left}
+        records = [head, {"facts": self.facts}, *map(_record, self.parts)]
         with refusals_named(Path(self._target)):
+            if not self._has_begun:
+                self._has_begun = True
+                _clear(self.folder, {RECORDS, LOCK, *self._files()})
             new = self.folder / f"{RECORDS}.new"
             with new.open("wb") as file:
                 file.writelines(map(_line, records))
@@ -173,6 +184,14 @@ def was_begun(folder: Path) -> bool:
     return os.path.exists(folder / RECORDS)  # a name that is too long is none
 
 
+def numbers_left(folder: Path) -> list[Numbers]:
+    """Numbers of the pictures that unfinished runs may have left; empty where that is not known."""
+    with suppress(OSError, Damaged, ValueError, KeyError, TypeError):
+        head, _ = (folder / RECORDS).read_bytes().split(b"\n", 1)
+        return [(first, last) for first, last in _parsed(head)["numbers"]]
+    return []
+
+
 def finished_frames(folder: Path) -> int:
     """How many frames an unfinished run has finished; 0 where there is none."""
     with suppress(OSError, Damaged, ValueError, KeyError, TypeError, IndexError):
@@ -231,13 +250,15 @@ def _records(path: Path) -> list[dict[str, Any]]:
     *lines, _ = path.read_bytes().split(b"\n")
     if not lines:
         raise Damaged
-    records = []
-    for line in lines:
-        digest, _, text = line.partition(b" ")
-        if digest != b"%08x" % zlib.crc32(text):
-            raise Damaged
-        records.append(json.loads(text))
-    return records
+    return [_parsed(line) for line in lines]
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    digest, _, text = line.partition(b" ")
+    if digest != b"%08x" % zlib.crc32(text):
+        raise Damaged
+    record: dict[str, Any] = json.loads(text)
+    return record
 
 
 def _holder(folder: Path) -> str:

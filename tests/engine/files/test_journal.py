@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from dtg_restore.engine.errors import InputError
-from dtg_restore.engine.journal import (
+from dtg_restore.engine.files.journal import (
     LOCK,
     RECORDS,
     Journal,
     claimed,
     finished_frames,
+    numbers_left,
     was_begun,
 )
 from dtg_restore.engine.types import Part
@@ -100,7 +101,8 @@ def test_folders_that_were_made_go_again(tmp_path: Path) -> None:
 def test_what_is_no_part_is_removed(folder: Path) -> None:
     left_by_a_run(folder, 48)
     (folder / "000000048.part.part").write_bytes(b"half")
-    with opened(folder):
+    with opened(folder) as journal:
+        journal.begin()
         assert names(folder) == ["000000000.part", RECORDS, LOCK]
 
 
@@ -122,9 +124,26 @@ def test_a_changed_key_starts_anew(
 ) -> None:
     left_by_a_run(folder, 48, tile=(8, 8))
     with opened(folder, **changed) as journal:
-        assert journal.parts == [] and journal.facts == {} and journal.begun
+        assert journal.parts == [] and journal.facts == {}
+        journal.begin()
         assert names(folder) == [RECORDS, LOCK]
     assert [r.getMessage() for r in caplog.records] == [f"o.mkv: {says}, so the run starts anew"]
+
+
+def test_what_another_run_has_finished_stays_until_this_one_begins(folder: Path) -> None:
+    left_by_a_run(folder, 48)
+    with pytest.raises(ZeroDivisionError), opened(folder, steps=5):
+        raise ZeroDivisionError  # as where the output may not be written
+    with opened(folder) as journal:
+        assert [part.stop for part in journal.parts] == [48]
+
+
+def test_numbers_of_pictures_outlast_changed_keys(folder: Path) -> None:
+    for steps, numbers in ((4, (1, 9)), (5, (1, None)), (6, (1, 9))):
+        with opened(folder, steps=steps) as journal:
+            journal.begin(numbers)
+            put(journal, 48)
+    assert numbers_left(folder) == [(1, 9), (1, None)]
 
 
 def test_no_resume_starts_anew_without_a_word(
@@ -132,13 +151,13 @@ def test_no_resume_starts_anew_without_a_word(
 ) -> None:
     left_by_a_run(folder, 48)
     with opened(folder, resume=False) as journal:
-        assert journal.parts == [] and journal.begun
+        assert journal.parts == []
     assert not caplog.records
 
 
 def test_the_first_run_begins(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with opened(folder) as journal:
-        assert not journal.begun and not was_begun(folder)
+        assert journal.left == [] and not was_begun(folder)
         journal.begin()
         assert was_begun(folder)
     assert not caplog.records
@@ -183,7 +202,7 @@ def test_a_damaged_journal_starts_anew(
         }[damage]
     )
     with opened(folder) as journal:
-        assert journal.parts == [] and journal.begun
+        assert journal.parts == []
     assert len(caplog.records) == 1 and "damaged" in caplog.text and "anew" in caplog.text
 
 
@@ -196,6 +215,7 @@ def test_parts_from_a_changed_file_on_are_made_again(
     file.unlink() if size is None else file.write_bytes(bytes(size))
     with opened(folder) as journal:
         assert [part.stop for part in journal.parts] == list(range(48, stop, 48))
+        journal.begin()
         assert "000000096.part" not in names(folder)
     assert f"frames from {stop - 48} on" in caplog.text
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dtg_restore.engine.config import RestoreConfig
 from dtg_restore.engine.errors import InputError
-from dtg_restore.engine.run_key import ENDS, fingerprint, run_key
+from dtg_restore.engine.files.run_key import ENDS, fingerprint, run_key
 
 CONFIG = RestoreConfig(device="cpu")
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from . import report
-from .devices import free_memory, named_out_of_memory
-from .errors import BeyondEnd, ConfigError, OutOfMemory
+from .. import report
+from ..devices import free_memory, named_out_of_memory
+from ..errors import BeyondEnd, ConfigError, OutOfMemory
+from ..media import Reader, Writer
+from ..overlap import ahead, behind
+from ..run import Cancel, OnProgress, Run
+from ..shots import shots_of
+from ..sr.frames import FrameSR
+from ..timeline import Timeline
+from ..types import ClipInfo, Progress
 from .job import Job
 from .journal import Journal
-from .media import Reader, Writer
-from .overlap import ahead, behind
-from .run import Cancel, OnProgress, Run
-from .shots import shots_of
-from .sr.frames import FrameSR
-from .timeline import Timeline
-from .types import ClipInfo, Progress
 
 if TYPE_CHECKING:
-    from .restorer import Restorer
+    from ..restorer import Restorer
 
 log = logging.getLogger("dtg_restore")
 
@@ -68,6 +68,7 @@ class _FileRun:
     journal: Journal
     on_progress: OnProgress | None
     cancel: Cancel | None
+    clock: report.Clock = field(default_factory=report.Clock)
 
     def whole(self) -> tuple[Run, Writer]:
         """Go on from the last finished part to the end; once with less memory where it runs out."""
@@ -86,8 +87,8 @@ class _FileRun:
 
     def _go_on(self) -> tuple[Run, Writer]:
         journal, scale = self.journal, self.restorer.scale
-        with self.job.open_writer(self.info, scale, journal.begun, journal) as writer:
-            journal.begin()
+        with self.job.open_writer(self.info, scale, journal.left, journal) as writer:
+            journal.begin(self.job.numbers() if self.job.pictures else None)
             run = self._begin()
             if not journal.facts.get(COMPLETE):
                 self._write_frames(run, writer)
@@ -98,12 +99,12 @@ class _FileRun:
     def _begin(self) -> Run:
         size = self.info.height, self.info.width
         if SHOTS not in self.journal.facts:
-            self.journal.note(**{SHOTS: self._find_shots()})
+            self.journal.note(**{SHOTS: self.clock.call("shots", self._find_shots)})
         done = self.journal.num_frames
         on_progress = self.on_progress and partial(_tell_behind, done, self.on_progress)
         shots = tuple(self.journal.facts[SHOTS])
         with named_out_of_memory():
-            return self.restorer.run(size, shots, on_progress, self.cancel)
+            return self.restorer.run(size, shots, on_progress, self.cancel, self.clock)
 
     def _find_shots(self) -> tuple[int, ...]:
         plan = self.restorer.plan(self.info.height, self.info.width)

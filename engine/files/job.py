@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .config import RestoreConfig
-from .errors import ConfigError, InputError
-from .journal import Journal, claimed, finished_frames, was_begun
-from .media import Reader, Writer, open_reader, open_writer, probe, would_replace
-from .media.atomic import check_target
-from .media.decode.time_stamps import time_stamps
-from .media.paths import (
+from ..config import RestoreConfig
+from ..errors import ConfigError, InputError
+from ..media import Reader, Writer, open_reader, open_writer, probe, would_replace
+from ..media.atomic import check_target
+from ..media.decode.time_stamps import time_stamps
+from ..media.paths import (
     SequencePattern,
     is_sequence_input,
     is_sequence_output,
     output_pattern,
     remove_leftovers,
 )
+from ..sr import sr_facts
+from ..types import ClipInfo, Numbers
+from .journal import Journal, claimed, finished_frames, numbers_left
 from .run_key import run_key
-from .sr import sr_facts
-from .types import ClipInfo
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Job:
     def open_reader(self, start: int, stop: int | None) -> Reader:
         return open_reader(self.source, start, stop, self.color_space)
 
-    def numbers(self) -> tuple[int, int | None]:
+    def numbers(self) -> Numbers:
         """Of the first frame and of the last, as far as it is known, in the source's numbering."""
         if not is_sequence_input(self.source):
             return self.start, None if self.stop is None else self.stop - 1
@@ -103,12 +103,12 @@ class Job:
         return probe(self.source, self.stop, self.color_space)
 
     def open_writer(
-        self, info: ClipInfo, scale: int, begun: bool, journal: Journal | None = None
+        self, info: ClipInfo, scale: int, left: Sequence[Numbers], journal: Journal | None = None
     ) -> Writer:
-        """`begun`: pictures that are there were left by an unfinished run."""
+        """`left`: numbers of the pictures that unfinished runs may have left."""
         seconds = (self._time(self.start, info), self.stop and self._time(self.stop, info))
         first, last = self.numbers()
-        if begun and self.pictures:
+        if self.pictures and left:
             remove_leftovers(self.pictures, first, last)
         return open_writer(
             self.target,
@@ -125,7 +125,8 @@ class Job:
             first_number=first,
             last_number=last,
             colour_space=self.output_color_space,
-            overwrite=self.overwrite or (begun and self.pictures is not None),
+            overwrite=self.overwrite,
+            replaced=left,
             workspace=journal.folder if journal else None,
             finished=journal.parts if journal else (),
             **self.output,
@@ -153,4 +154,4 @@ def check_files(job: Job, config: RestoreConfig) -> None:
     info = job.check()
     scale = 1 if config.sr == "none" else sr_facts(config.sr).scale
     with claimed(job.state, job.target):
-        job.open_writer(info, scale, was_begun(job.state)).abort()
+        job.open_writer(info, scale, numbers_left(job.state)).abort()

@@ -12,17 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..kernels import ENV, native
-from . import report
-from .backbones import locate
-from .bundle.hashes import engine_sources_sha256, source_sha256
-from .bundle.settings import settled
-from .checkpoint import weights_file
-from .config import RestoreConfig
-from .devices import resolve_device
-from .errors import InputError
-from .media.paths import is_sequence_input, list_sequence
-from .shots import given_shots
+from ...kernels import ENV, native
+from .. import report
+from ..backbones import locate
+from ..bundle.hashes import engine_sources_sha256, source_sha256
+from ..bundle.settings import settled
+from ..checkpoint import weights_file
+from ..config import RestoreConfig
+from ..devices import resolve_device
+from ..errors import InputError
+from ..media.paths import is_sequence_input, list_sequence
+from ..shots import given_shots
 
 ENDS = 1 << 20  # bytes at either end of a video that are read for its fingerprint
 FILES = ("backbone", "sr", "vae", "prompt_embeds")  # settings that may name files
