@@ -113,7 +113,7 @@ class ImageReader(Reader):
             },
         )
         if linear:
-            for plane in seen:  # one by one: the curve takes five times the memory of its input
+            for plane in seen:  # one by one: the curve takes several times the memory of its input
                 plane.copy_(to_curve(plane))
         return seen.clamp_(0, 1), note
 
