@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -30,12 +30,11 @@ from ..engine.types import HDR, ColourTags, FrameNote
 from .media_pictures import pictures
 from .media_streams import carried
 from .provenance import provenance
+from .ramps import CHANNELS, WIDTH, error, ramps
 
-HEIGHT, WIDTH = 32, 256
+HEIGHT = 32
 # The outermost samples of halved colour have no neighbour to be interpolated from.
 MARGIN = 4
-RAMPS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "grey": (1, 1, 1)}
-CHANNELS = ("red", "green", "blue")
 RATE = Fraction(24000, 1001)
 TICK = Fraction(1, 90000)
 # As a phone has them: 30 frames/s that drift, and a pause.
@@ -92,7 +91,7 @@ def formats() -> list[Format]:
 
 def measure(form: Format, folder: Path) -> dict[str, Any]:
     """What came back of one format, as plain data."""
-    frames = ramps(form.bits)
+    frames = ramps(form.bits, HEIGHT)
     conversion, whole = torch.zeros(3), torch.zeros(3)
     codec, lost = 0.0, set()
     for coding in CODINGS:
@@ -101,9 +100,9 @@ def measure(form: Format, folder: Path) -> dict[str, Any]:
         info = probe(path)
         lost |= _lost(coding, info.colour, form.is_yuv)
         stored = [rgb_to_frame(frame, form.pix_fmt, info.colour) for frame in frames]
-        conversion = conversion.maximum(error(map(frame_to_rgb, stored), frames, form.bits))
+        conversion = conversion.maximum(error(map(frame_to_rgb, stored), frames, form.bits, MARGIN))
         with open_reader(path) as reader:
-            whole = whole.maximum(error(reader, frames, form.bits))
+            whole = whole.maximum(error(reader, frames, form.bits, MARGIN))
         codec = max(codec, sample_error(path, stored))
     return {
         **form._asdict(),
@@ -117,18 +116,6 @@ def measure(form: Format, folder: Path) -> dict[str, Any]:
         "codec_error": codec,
         "whole": dict(zip(CHANNELS, whole.tolist(), strict=True)),
     }
-
-
-def ramps(bits: int) -> list[torch.Tensor]:
-    """One frame a colour, from 0 to 1, on code values."""
-    peak = 2**bits - 1
-    ramp = (torch.linspace(0, 1, WIDTH) * peak).round() / peak
-    return [
-        (torch.tensor(colour, dtype=torch.float32)[:, None] * ramp)[:, None]
-        .expand(3, HEIGHT, WIDTH)
-        .contiguous()
-        for colour in RAMPS.values()
-    ]
 
 
 def write(
@@ -156,17 +143,6 @@ def write(
             writer.write(frame, note)
 
 
-def error(
-    frames: Iterable[torch.Tensor], wanted: Sequence[torch.Tensor], bits: int
-) -> torch.Tensor:
-    """Greatest difference by channel, in code values of `bits`."""
-    differences = [
-        (frame - right).abs()[..., MARGIN:-MARGIN].amax((1, 2))
-        for frame, right in zip(frames, wanted, strict=True)
-    ]
-    return torch.stack(differences).amax(0) * (2**bits - 1)
-
-
 def sample_error(path: Path, stored: Sequence[av.VideoFrame]) -> float:
     """Greatest difference between the samples given to the encoder and those of the decoder."""
     with av.open(str(path)) as container:
@@ -187,7 +163,7 @@ def varying_times(form: Format, folder: Path) -> float | None:
     ]
     notes = [FrameNote(i, time, duration) for i, (time, duration) in enumerate(spans)]
     path = folder / f"varying{form.suffix}"
-    frames = [ramps(form.bits)[0]] * len(spans)
+    frames = [ramps(form.bits, HEIGHT)[0]] * len(spans)
     write(path, form, frames, CODINGS[2], notes, time_base=TICK)
     with open_reader(path) as reader:
         if reader.info.time_base is None:
@@ -203,7 +179,7 @@ def varying_times(form: Format, folder: Path) -> float | None:
 
 def keeps_hdr(form: Format, folder: Path) -> bool:
     path = folder / f"hdr{form.suffix}"
-    write(path, form, ramps(form.bits)[:1], CODINGS[4], hdr=DISPLAY)
+    write(path, form, ramps(form.bits, HEIGHT)[:1], CODINGS[4], hdr=DISPLAY)
     found = probe(path).hdr
     return found is not None and all(
         abs(value - right) <= STEP

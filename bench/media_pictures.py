@@ -14,11 +14,11 @@ import torch
 from ..engine.media import open_reader, open_writer
 from ..engine.media.pictures.tone import TOP
 from ..engine.types import ColourTags, FrameNote
+from .ramps import CHANNELS, WIDTH, error, ramps
 
 Planes = dict[str, np.ndarray]
 
-HEIGHT, WIDTH = 4, 256
-CHANNELS = ("red", "green", "blue")
+HEIGHT = 4
 AUTHOR = "Somebody"
 
 
@@ -127,15 +127,11 @@ def _write(
 
 def _code_errors(kind: Type, folder: Path) -> list[float]:
     """Of ramps of red, green, blue and grey, by channel, in code values."""
-    peak = 2**kind.bits - 1
-    ramp = (torch.linspace(0, 1, WIDTH) * peak).round() / peak
-    colours = torch.tensor([(1.0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)])
-    frames = [c[:, None, None] * ramp.expand(HEIGHT, WIDTH) for c in colours]
+    frames = ramps(kind.bits, HEIGHT)
     pattern = folder / f"ramps{kind.bits}.####{kind.suffix}"
     _write(pattern, kind, frames, [None] * len(frames))
     with open_reader(pattern) as reader:
-        differences = [(b - f).abs().amax((1, 2)) for b, f in zip(reader, frames, strict=True)]
-    return (torch.stack(differences).amax(0) * peak).tolist()
+        return error(reader, frames, kind.bits).tolist()
 
 
 def _stored(path: Path) -> dict[str, np.ndarray]:

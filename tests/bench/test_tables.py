@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from dtg_restore.bench import tables
+from dtg_restore.bench import tables_quality as quality
+from dtg_restore.bench import tables_speed as speed
 
 
 @pytest.mark.parametrize("page", tables.PAGES)
@@ -24,7 +26,7 @@ def test_a_place_that_is_missing_is_an_error() -> None:
 
 def test_quality_table_has_a_row_for_every_method() -> None:
     result = json.loads((tables.RESULTS / "quality_mini.json").read_text())
-    lines = tables.quality(result).splitlines()
+    lines = quality.quality(result).splitlines()
     assert len(lines) == 2 + len(result["rows"])
     assert lines[2].startswith("| input | ")
 
@@ -59,13 +61,13 @@ def test_kernels_table_has_the_fastest_of_ours() -> None:
         row("triton", 0.00001, case="odd sizes"),
         {"op": "f", "case": "production", "dtype": "float32", "implementation": "absent"},
     ]
-    lines = tables.kernels({"rows": rows}).splitlines()
+    lines = speed.kernels({"rows": rows}).splitlines()
     assert lines[2:] == ["| `f` | bf16 | triton | 1.00 ms | 4.00 | 2.00 | 88% |"]
 
 
 def test_roofline_table() -> None:
     row = {"stage": "s", "flop": 3e9, "best_s": 0.05, "flop_per_s": 6e10, "share_of_floor": 0.6}
-    assert "| s | 3 GFLOP | 0.05 s | 60 GFLOP/s | 60% |" in tables.roofline({"rows": [row]})
+    assert "| s | 3 GFLOP | 0.05 s | 60 GFLOP/s | 60% |" in speed.roofline({"rows": [row]})
 
 
 def test_throughput_table() -> None:
@@ -74,7 +76,7 @@ def test_throughput_table() -> None:
         **{"frames_per_s": 5.5, "first_frame_s": 3.0, "peak_memory_bytes": {"host": 5e8}},
     }
     rows = [row | {"s_per_later_chunk": 2.25}, row | {"s_per_later_chunk": None}]
-    lines = tables.throughput({"rows": {"length": rows}}).splitlines()
+    lines = speed.throughput({"rows": {"length": rows}}).splitlines()
     assert lines[2] == "| 28 frames of 96 x 64 | 2 | 4 | 5.50 | 3.00 s | 2.25 s | 500 MB |"
     assert lines[3].endswith("| 3.00 s |  | 500 MB |")
 
@@ -87,18 +89,19 @@ def test_table_of_joins() -> None:
         {"settings": "default", "overlap": 2, "fade": "linear"} | whole | mixed,
         {"settings": "default", "overlap": 2, "fade": "fitted", "weights": [0.2, 0.75]},
     ]
-    lines = tables.joins({"rows": rows}).splitlines()
+    lines = quality.joins({"rows": rows}).splitlines()
     assert lines[2:] == [
         "| default | 0 | none | 1.02 |  |  | 0.20 |  |  |",
         "| default | 2 | linear | 1.02 | 1.005 | 0.990 | 0.20 | 7.40 | 26.19 |",
     ]
-    lines = tables.fitted({"rows": rows}).splitlines()
+    lines = quality.fitted({"rows": rows}).splitlines()
     assert lines[2:] == ["| default | 2 | 0.20, 0.75 |", "| ours | 2 | 0.21, 0.79 |"]
 
 
 def test_table_of_colours() -> None:
     row = {"clips": "generated", "settings": "default", "method": "wavelet", "drift": 1.0}
     row |= {"largest_drift": 2.0, "join_change": 0.25, "other_change": 0.5, "pulse": 0.125}
-    assert "| generated, default | wavelet | 1.00 | 2.00 | 0.25 | 0.50 | 0.12 |  |" in tables.color(
-        {"rows": [row]}
+    assert (
+        "| generated, default | wavelet | 1.00 | 2.00 | 0.25 | 0.50 | 0.12 |  |"
+        in quality.color({"rows": [row]})
     )
