@@ -51,6 +51,7 @@ TABLES = {
     "media-video": Table(MEDIA, "media.json", media.video),
     "media-streams": Table(MEDIA, "media.json", media.streams),
     "media-pictures": Table(MEDIA, "media.json", media.pictures),
+    "shots": Table(MEDIA, "shots.json", quality.shots),
     "joins": Table(QUALITY, "joins_mini.json", quality.joins),
     "fitted": Table(QUALITY, "joins_mini.json", quality.fitted),
     "color": Table(QUALITY, "color_mini.json", quality.color),

@@ -1,4 +1,4 @@
-"""Tables of what frames look like: errors, joins of chunks, colour."""
+"""Tables of what frames look like: errors, joins of chunks, colour, cuts."""
 
 from __future__ import annotations
 
@@ -83,3 +83,22 @@ def color(result: dict[str, Any]) -> str:
     ]
     header = ["clips", "match", "drift", "worst frame", "change at joins", "elsewhere", "pulse"]
     return markdown([*header, "PSNR (dB)"], rows)
+
+
+def shots(result: dict[str, Any]) -> str:
+    """How well detectors find cuts; of the peers each at its best threshold."""
+    rows = {row["detector"].split()[0]: row for row in sorted(result["rows"], key=_f1)}
+    found = sorted(rows.values(), key=_f1, reverse=True)
+    return markdown(
+        ["detector", "F1", "precision", "recall"],
+        [[_name(r), *(f"{r[k]:.3f}" for k in ("f1", "precision", "recall"))] for r in found],
+    )
+
+
+def _f1(row: dict[str, Any]) -> float:
+    return row["f1"]
+
+
+def _name(row: dict[str, Any]) -> str:
+    name, _, threshold = row["detector"].partition(" ")
+    return f"PySceneDetect {name}, threshold {threshold}" if threshold else name
