@@ -63,21 +63,26 @@ from pathlib import Path
 from dtg_restore.engine.lock import locked
 with locked(Path(sys.argv[1]), lambda: None):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
 @pytest.fixture
-def holder() -> Callable[[Path], subprocess.Popen[str]]:
-    """Starts a process that holds a lock file; it is the test's to end."""
+def holder() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Starts a process that holds a lock file, to the end of the test or until it is ended."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(path: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", HOLD, str(path)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

@@ -77,10 +77,21 @@ def install(wheel: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def in_haste(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A compiler that does not optimise: whether the library is whole is the question here;
+    optimised, it is tested in the checkout."""
+    script = tmp_path_factory.mktemp("haste") / "compile"
+    script.write_text('#!/bin/sh\nexec "$@" -O0\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, in_haste: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which(os.environ.get("CXX", "c++")):
         pytest.skip("no C++ compiler on this machine")
-    return build_wheel(sources, tmp_path_factory.mktemp("wheel"))
+    folder = tmp_path_factory.mktemp("wheel")
+    return build_wheel(sources, folder, CMAKE_CXX_COMPILER_LAUNCHER=in_haste, DTG_CUDA="off")
 
 
 @pytest.fixture(scope="module")

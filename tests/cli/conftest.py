@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -80,6 +81,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     text.write_text("This is a letter, not a film.\n" * 50)
     damaged.write_bytes(backbone.read_bytes()[:1000])
     return Files(*(str(path) for path in (clip, backbone, sr, text, damaged)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """A shell's background job ignores SIGINT, and its children do, this process among them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_answers_without_the_heavy_libraries(
     tmp_path: Path, arguments: list[str], code: int
 ) -> None:
     process = start(cwd=tmp_path, code=LIGHT.format(arguments=arguments))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code, err
 
 
@@ -147,4 +147,4 @@ def test_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     process = start("--help", cwd=tmp_path)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
-    assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
+    assert (process.wait(timeout=300), process.stderr.read()) == (0, "")

@@ -434,10 +434,12 @@ sys.exit(code)
 """
 
 
+# The second is a strip: lines of twice the width, at little cost.
 @pytest.mark.slow
-def test_eight_k(files, tmp_path: Path) -> None:
-    """One frame of 7680 x 4320 becomes 15360 x 8640, in the memory of a few such frames."""
-    make_video(tmp_path / "in.mkv", 1, (7680, 4320), "mpeg4")
+@pytest.mark.parametrize("size", [(3840, 2160), (7680, 64)], ids=lambda s: f"{s[0]}x{s[1]}")
+def test_eight_k(files, tmp_path: Path, size: tuple[int, int]) -> None:
+    """A frame becomes one of 7680 x 4320, and one of 7680 pixels in width becomes wider still."""
+    make_video(tmp_path / "in.mkv", 1, size, "mpeg4")
     arguments = ["restore", "in.mkv", "o.mp4", *FAST, "--sr", files.sr, "--threads", "1"]
     process = subprocess.run(
         [sys.executable, "-c", EIGHT_K, *arguments, "--crf", "40"],
@@ -447,9 +449,9 @@ def test_eight_k(files, tmp_path: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert (process.returncode, process.stderr) == (0, "")
-    assert int(process.stdout) * 1024 < 6e9  # a frame of the result in fp32 is 1.6 GB
+    assert int(process.stdout) * 1024 < 2e9  # a frame of the result in fp32 is 0.4 GB
     info = probe(tmp_path / "o.mp4")
-    assert (info.width, info.height, info.num_frames) == (15360, 8640, 1)
+    assert (info.width, info.height, info.num_frames) == (2 * size[0], 2 * size[1], 1)
 
 
 def test_no_word_of_native_libraries(tmp_path: Path) -> None:
@@ -458,5 +460,5 @@ def test_no_word_of_native_libraries(tmp_path: Path) -> None:
     for target, codec in (("o.mkv", "hevc"), ("o.mkv", "av1")):
         arguments = ["restore", "in.mp4", target, *FAST, "--codec", codec, "--overwrite"]
         process = start(*arguments, cwd=tmp_path)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert (process.returncode, out, err) == (0, "", "")

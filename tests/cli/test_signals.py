@@ -27,7 +27,7 @@ def test_a_process_ends_in_order(files, tmp_path: Path, number: signal.Signals) 
             break
     assert any(path.name.startswith(".o.") for path in tmp_path.iterdir())  # half written
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (
         6,
         f"dtg-restore: interrupted by {number.name}: o.mkv was not written\n",

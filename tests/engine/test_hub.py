@@ -45,7 +45,7 @@ def in_a_process(code: str, **variables: str) -> subprocess.CompletedProcess[str
         env=os.environ | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

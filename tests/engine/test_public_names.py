@@ -15,7 +15,7 @@ HEAVY = ("torch", "numpy", "av", "rich", "typer", "triton")
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True
     )
     return done.stdout.strip()
 

@@ -50,7 +50,7 @@ def restorer(load: Load, sr_weights: Path) -> Restorer:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.001)

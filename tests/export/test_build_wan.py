@@ -123,7 +123,7 @@ def test_prompts_are_part_of_the_key(model: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_bundle_equals_eager(model: Path, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "p.safetensors", 0)
-    build_bundle(request(model, prompts), target=tmp_path / "b")
+    build_bundle(request(model, prompts, batch=(2,)), target=tmp_path / "b")
     frames = torch.rand(7, 3, 40, 48, generator=torch.Generator().manual_seed(0))
     run = {"sr": "none", "device": "cpu", "steps": 2, "t_start": 0.7, "tile_overlap": 8}
     eager = Restorer.load(

@@ -477,7 +477,7 @@ def test_killed_at_ten_moments(
     settings: dict[str, Any] = {"tile_overlap": None, "steps": 1}
     load(**settings).restore_file(source, whole)
     command = [sys.executable, "-c", KILL, *map(str, (source, weights, got))]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stdout + process.stderr
     assert process.stdout.count("killed") == 10 and "going on behind" in process.stderr
     assert content(got) == content(whole)
