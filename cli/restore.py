@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.config import RestoreConfig
-from ..engine.errors import ConfigError, EngineError, InputError, Interrupted
+from ..engine.errors import ConfigError, EngineError, InputError, Interrupted, InTheWay
 from ..engine.heap import keep_freed_memory
 from .options import Progress, with_settings
 from .progress import make_reporter
@@ -176,13 +176,14 @@ def _what_is_left(job: Job) -> Iterator[None]:
         left = _how_to_go_on(job) or f"{job.target} was not written"
         raise Interrupted(f"{stopped}: {left}") from None
     except (InputError, EngineError) as error:
-        if left := _how_to_go_on(job):
+        if left := _how_to_go_on(job, isinstance(error, InTheWay)):
             error.args = (f"{error}; {left}",)
         raise
 
 
-def _how_to_go_on(job: Job) -> str:
+def _how_to_go_on(job: Job, overwrites: bool = False) -> str:
     """Empty where nothing is finished."""
     count = job.finished()
     command = "the same command" if job.resume else "the same command without --no-resume"
+    command += " with --overwrite" if overwrites else ""
     return f"{plural(count, 'frame')} finished, {command} goes on from there" if count else ""

@@ -21,6 +21,10 @@ class InputError(DTGError):
     exit_code = 3
 
 
+class InTheWay(InputError):
+    """What would be written exists already, and may not be replaced."""
+
+
 class BeyondEnd(InputError):
     """The clip ends before the first frame that was asked for."""
 

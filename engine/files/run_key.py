@@ -53,10 +53,15 @@ def run_key(
         **machine,
         **versions,
         "shots": given_shots(config.shots) or config.shots,
-        "frames": frames,
+        "frames": _as_option(*frames),
         "the input": fingerprint(source),
         "the program": [engine_sources_sha256(), _native_library(), os.environ.get(ENV)],
     }
+
+
+def _as_option(start: int, stop: int | None) -> str:
+    """A range of frames as it is asked for: both ends included."""
+    return "all" if (start, stop) == (0, None) else f"{start}-{'' if stop is None else stop - 1}"
 
 
 def _native_library() -> str | None:

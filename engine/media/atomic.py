@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, InTheWay
 
 
 def reason(error: Exception) -> str:
@@ -74,7 +74,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if os.path.exists(target) and not os.path.isfile(target):
         raise InputError(f"{target} is a device or the like: a file of its own is needed")
     if os.path.exists(target) and not overwrite:
-        raise InputError(f"{target} exists already, and overwrite is off")
+        raise InTheWay(f"{target} exists already, and overwrite is off")
     if not os.path.isdir(target.parent):
         raise InputError(f"cannot write {target}: there is no folder {target.parent}")
 

@@ -86,6 +86,23 @@ def test_an_error_says_how_to_go_on(cli, files, monkeypatch: pytest.MonkeyPatch)
     assert (result.code, result.err) == (4, f"dtg-restore: error: {says}\n")
 
 
+def test_what_came_in_the_way_is_replaced_by_name(
+    cli, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["restore", files.clip, "o.mkv", *files.quick, *FFV1]
+    target = tmp_path / "o.mkv"
+    with monkeypatch.context() as patch:
+        at_frame(patch, 7, lambda: target.write_bytes(b"of another"))
+        result = cli(*command)
+    left = f"{NUM_FRAMES} frames finished, the same command with --overwrite goes on from there"
+    assert result.code == 3 and result.err.endswith(
+        f"exists already, and overwrite is off; {left}\n"
+    )
+    assert target.read_bytes() == b"of another"
+    assert cli(*command, "--overwrite").code == 0
+    assert target.stat().st_size > 100
+
+
 def test_a_second_run_on_one_output(
     cli, files, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

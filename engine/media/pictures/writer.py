@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError, InputError, InTheWay
 from ...types import ColourTags, FrameNote, Numbers, Part
 from ..atomic import AtomicFile, reason
 from ..base import Writer
@@ -128,7 +128,7 @@ class ImageWriter(Writer):
             if number is None or not self._first <= number <= last:
                 continue
             if not self._is_replaced(number) and found not in own:
-                raise InputError(f"{pattern.folder / found} exists already, and overwrite is off")
+                raise InTheWay(f"{pattern.folder / found} exists already, and overwrite is off")
         AtomicFile(pattern.file(self._first), overwrite=True).abort()
 
     def _is_replaced(self, number: int) -> bool:

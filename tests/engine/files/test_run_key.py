@@ -108,3 +108,12 @@ def test_whatever_else_decides(video: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.undo()
     monkeypatch.setenv("DTG_KERNELS", "dtg_step=reference")
     assert key(video) != before
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"), [((0, None), "all"), ((3, None), "3-"), ((0, 16), "0-15")]
+)
+def test_frames_are_said_as_they_are_asked_for(
+    video: Path, frames: tuple[int, int | None], said: str
+) -> None:
+    assert run_key(CONFIG, str(video), frames, {})["frames"] == said
