@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arrays import as_frames, checked
 from .backbones import load_backbone, load_codec
 from .backbones.base import Backbone
 from .bundle.settings import opened_with, settled
@@ -19,7 +20,7 @@ from .codecs.base import Codec
 from .config import RestoreConfig
 from .cores import use_threads
 from .devices import named_out_of_memory, resolve_device, resolve_dtype
-from .errors import ConfigError, InputError
+from .errors import ConfigError
 from .files.file_run import restore_file
 from .files.job import Job, frame_range
 from .plan import Plan, make_plan
@@ -28,6 +29,7 @@ from .run import Cancel, OnProgress, Run
 from .runtimes import on_runtime
 from .shots import given_shots
 from .sr import SuperResolver, load_sr
+from .sr.frames import FrameSR
 
 # Settings that decide what is loaded.
 LOADED = (
@@ -135,7 +137,7 @@ class Restorer:
         ------
         InputError : another shape, another dtype, or no frames.
         """
-        x, back = _as_frames(frames)
+        x, back = as_frames(frames)
         return back(torch.stack(list(self.stream(x))))
 
     def stream(
@@ -159,7 +161,7 @@ class Restorer:
             height, width = first.shape[-2:]
             size, iterator = (height, width), _chain(first, iterator)
         run = self.run(size, given_shots(self.config.shots))
-        yield from run.frames(run.clock.timed("decode", _checked(iterator, size)), 0, None)
+        yield from run.frames(run.clock.timed("decode", checked(iterator, size)), 0, None)
 
     def restore_file(
         self,
@@ -247,6 +249,30 @@ class Restorer:
             clock,
         )
 
+    def smaller(
+        self, stage: str, tile: tuple[int, int] | None, size: tuple[int, int]
+    ) -> Restorer | None:
+        """The same models on smaller tiles, for frames of `size` (height, width); None where that
+        stage has none.
+
+        Parameters
+        ----------
+        stage : "upscale", whose tiles are halved, or "refine", whose tiles become `tile`
+            (width, height).
+
+        Raises
+        ------
+        ConfigError : no plan has such tiles.
+        """
+        if stage == "upscale" and isinstance(self.sr, FrameSR):
+            sr = self.sr.smaller(*size)
+            return None if sr is None else replace(self, sr=sr)
+        if tile is None:
+            return None
+        restorer = self.configure(tile=tile)
+        restorer.plan(*size)
+        return restorer
+
 
 def _changed(config: RestoreConfig, settings: dict[str, Any]) -> RestoreConfig:
     unknown = sorted(settings.keys() - asdict(config).keys())
@@ -260,39 +286,3 @@ def _changed(config: RestoreConfig, settings: dict[str, Any]) -> RestoreConfig:
 def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
     yield first
     yield from rest
-
-
-def _checked(frames: Iterator[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
-    for i, frame in enumerate(frames):
-        if tuple(frame.shape) != (3, *size) or not frame.is_floating_point():
-            raise InputError(
-                f"frame {i} is {frame.dtype} {tuple(frame.shape)}: floating point {(3, *size)} is "
-                "expected"
-            )
-        yield frame
-
-
-def _as_frames(frames: np.ndarray | Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Frames (T, 3, H, W) fp32 in [0, 1], and the way back to the caller's kind of array."""
-    is_array = isinstance(frames, np.ndarray)
-    try:  # torch takes neither reversed nor read-only arrays
-        x = torch.as_tensor(np.require(frames, requirements=("C", "W")) if is_array else frames)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"frames are no array of numbers: {error}") from error
-    if x.ndim != 4 or x.shape[0] == 0 or 0 in x.shape:
-        raise InputError(
-            f"frames of shape {tuple(x.shape)}: (T, H, W, 3) or (T, 3, H, W) is expected"
-        )
-    if x.dtype == torch.uint8 and x.shape[-1] == 3:
-
-        def to_bytes(y: Tensor) -> Any:
-            y = (y.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-            return y.cpu().numpy() if is_array else y
-
-        return x.permute(0, 3, 1, 2).float() / 255, to_bytes
-    if x.is_floating_point() and x.shape[1] == 3:
-        return x.float(), lambda y: y.cpu().numpy() if is_array else y
-    raise InputError(
-        f"frames are {x.dtype} {tuple(x.shape)}: (T, H, W, 3) uint8 or (T, 3, H, W) "
-        "floating point is expected"
-    )

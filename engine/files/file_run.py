@@ -7,25 +7,23 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from .. import report
+from ..config import RestoreConfig
 from ..devices import free_memory, named_out_of_memory
 from ..errors import BeyondEnd, ConfigError, OutOfMemory
 from ..media import Reader, Writer
 from ..overlap import ahead, behind
+from ..plan import Plan
 from ..run import Cancel, OnProgress, Run
 from ..shots import shots_of
-from ..sr.frames import FrameSR
 from ..timeline import Timeline
 from ..types import ClipInfo, Progress
 from .job import Job
 from .journal import COMPLETE, Journal
-
-if TYPE_CHECKING:
-    from ..restorer import Restorer
 
 log = logging.getLogger("dtg_restore")
 
@@ -33,8 +31,33 @@ log = logging.getLogger("dtg_restore")
 SHOTS, LESS_MEMORY = "shots", "less_memory"
 
 
+class Restores(Protocol):
+    """What a run needs of a `Restorer`; see there."""
+
+    @property
+    def config(self) -> RestoreConfig: ...
+
+    @property
+    def scale(self) -> int: ...
+
+    def plan(self, height: int, width: int) -> Plan | None: ...
+
+    def run(
+        self,
+        size: tuple[int, int],
+        shots: tuple[int, ...] | None,
+        on_progress: OnProgress | None,
+        cancel: Cancel | None,
+        clock: report.Clock | None,
+    ) -> Run: ...
+
+    def smaller(
+        self, stage: str, tile: tuple[int, int] | None, size: tuple[int, int]
+    ) -> Restores | None: ...
+
+
 def restore_file(
-    restorer: Restorer, job: Job, on_progress: OnProgress | None, cancel: Cancel | None
+    restorer: Restores, job: Job, on_progress: OnProgress | None, cancel: Cancel | None
 ) -> dict[str, Any]:
     """See `Restorer.restore_file`."""
     info = job.check()
@@ -62,7 +85,7 @@ def restore_file(
 
 @dataclass(frozen=True)
 class _FileRun:
-    restorer: Restorer
+    restorer: Restores
     job: Job
     info: ClipInfo
     journal: Journal
@@ -73,7 +96,7 @@ class _FileRun:
     def whole(self) -> tuple[Run, Writer]:
         """Go on from the last finished part to the end; once with less memory where it runs out."""
         known = self.journal.facts.get(LESS_MEMORY)
-        if known and (restorer := _smaller(self.restorer, known, self.info)):
+        if known and (restorer := self._smaller(known)):
             return replace(self, restorer=restorer)._go_on()
         try:
             return self._go_on()
@@ -156,7 +179,7 @@ class _FileRun:
         first = self.job.start + self.journal.num_frames
         change = {"stage": error.stage, "tile": error.suggested_tile, "first": first}
         try:
-            restorer = _smaller(self.restorer, change, self.info)
+            restorer = self._smaller(change)
         except ConfigError:
             restorer = None
         if restorer is None:
@@ -166,18 +189,11 @@ class _FileRun:
         log.warning("%s: the run goes on from frame %d with tiles of %s", error, first, tiles)
         return replace(self, restorer=restorer)
 
-
-def _smaller(restorer: Restorer, change: Mapping[str, Any], info: ClipInfo) -> Restorer | None:
-    """The restorer with what `change` says; ConfigError where no plan has such tiles."""
-    size = info.height, info.width
-    if change["stage"] == "upscale" and isinstance(restorer.sr, FrameSR):
-        sr = restorer.sr.smaller(*size)
-        return None if sr is None else replace(restorer, sr=sr)
-    if change["tile"] is None:
-        return None
-    restorer = restorer.configure(tile=tuple(change["tile"]))
-    restorer.plan(*size)
-    return restorer
+    def _smaller(self, change: Mapping[str, Any]) -> Restores | None:
+        size = self.info.height, self.info.width
+        return self.restorer.smaller(
+            change["stage"], change["tile"] and tuple(change["tile"]), size
+        )
 
 
 def _tell_behind(done: int, on_progress: OnProgress, progress: Progress) -> None:
