@@ -1,4 +1,4 @@
-"""Locks between processes, and what the system says where a file cannot be written."""
+"""Locks between processes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError
+from .disk import refusals_named
 
-# What the system says where a file cannot be written; anything else is no matter of the disk.
-REFUSALS = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
-}
 # Where a file system has no locks, nobody can hold one.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-
-
-@contextmanager
-def refusals_named(target: Path) -> Iterator[None]:
-    """A disk that is full, or may not be written, becomes an InputError that names `target`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in REFUSALS or _elsewhere(error.filename, target.parent):
-            raise
-        from .media.atomic import reason  # its package imports torch
-
-        in_the_way = error.filename if _is_hidden_file(error.filename) else None
-        said = f"{in_the_way}: {reason(error)}" if in_the_way else reason(error)
-        raise InputError(f"cannot write {target}: {said}") from error
 
 
 @contextmanager
@@ -98,12 +78,3 @@ def _opened(path: Path) -> int:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from error
         with suppress(FileNotFoundError):  # the folder was removed between the two calls
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-
-def _is_hidden_file(name: object) -> bool:
-    """Whether it is there, and nobody would look for it."""
-    return isinstance(name, str) and "/." in name and os.path.exists(name)
-
-
-def _elsewhere(name: object, folder: Path) -> bool:
-    return isinstance(name, str) and not os.path.abspath(name).startswith(os.path.abspath(folder))

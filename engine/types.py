@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -109,6 +110,17 @@ class Part:
     start: int
     stop: int
     files: tuple[tuple[str, int], ...]
+
+    def damaged(self, folder: Path) -> Path | None:
+        """The first of the files in `folder` that is missing or has another size."""
+        return next((folder / n for n, size in self.files if _size(folder / n) != size), None)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..engine.disk import refusals_named, sync, sync_folder
 from ..engine.errors import EngineError, InputError
-from ..engine.lock import is_there, lock, refusals_named, try_lock
+from ..engine.lock import is_there, lock, try_lock
 
 PART = ".part"
 SPARE = 2**20  # bytes: with less, the words that a compiler has for it are those of a full disk
@@ -61,11 +62,7 @@ def sweep(folder: Path, name: str = "*") -> int:
 def flush(folder: Path) -> None:
     """Wait until everything in `folder` is on the disk."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def _hidden(target: Path) -> Path:
@@ -97,9 +94,4 @@ def _put_in_place(partial: Path, target: Path, replace: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(partial, target)
-    with suppress(OSError):  # not every system syncs folders
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(target.parent)

@@ -17,8 +17,9 @@ from ..engine.bundle.manifest import (
     write_manifest,
 )
 from ..engine.cache import cache_folder
+from ..engine.disk import refusals_named
 from ..engine.errors import ConfigError, EngineError
-from ..engine.lock import locked, refusals_named
+from ..engine.lock import locked
 from .folder import PART, sweep, writing_folder
 
 SHORT = 24  # digits of a key that name its folder

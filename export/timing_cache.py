@@ -48,13 +48,8 @@ def keep(config: Any, cache: Any, device: torch.device) -> None:
             others = config.create_timing_cache(_read(path))  # another build may have ended
             if others is not None:
                 cache.combine(others, False)
-            file = AtomicFile(path, overwrite=True)
-            try:
-                file.path.write_bytes(cache.serialize())
-            except BaseException:
-                file.abort()
-                raise
-            file.commit()
+            with AtomicFile(path, overwrite=True).filled() as unfinished:
+                unfinished.write_bytes(cache.serialize())
     except (OSError, InputError) as error:
         logger.debug("TensorRT's measurements are not kept: %s", error)
 

@@ -112,7 +112,7 @@ class _FileRun:
         journal, scale = self.journal, self.restorer.scale
         state = journal.left, journal.folder, journal.parts
         with self.job.open_writer(self.info, scale, *state) as writer:
-            journal.begin(self.job.numbers() if self.job.pictures else None)
+            journal.begin(self.job.numbers if self.job.pictures else None)
             run = self._begin()
             if not journal.facts.get(COMPLETE):
                 self._write_frames(run, writer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..config import RestoreConfig
 from ..errors import ConfigError, InputError
 from ..media import Reader, Writer, open_reader, open_writer, probe, would_replace
 from ..media.atomic import check_target
-from ..media.decode.time_stamps import time_stamps
+from ..media.carried.cargo import Span
 from ..media.paths import (
     SequencePattern,
     is_sequence_input,
@@ -85,6 +84,7 @@ class Job:
     def open_reader(self, start: int, stop: int | None) -> Reader:
         return open_reader(self.source, start, stop, self.color_space)
 
+    @cached_property
     def numbers(self) -> Numbers:
         """Of the first frame and of the last, as far as it is known, in the source's numbering."""
         if not is_sequence_input(self.source):
@@ -122,8 +122,7 @@ class Job:
     ) -> Writer:
         """`left`: numbers of the pictures that unfinished runs may have left; else as
         `media.open_writer`."""
-        seconds = (self._time(self.start, info), self.stop and self._time(self.stop, info))
-        first, last = self.numbers()
+        first, last = self.numbers
         if self.pictures:
             remove_leftovers(self.pictures, first, last)
         return open_writer(
@@ -137,7 +136,7 @@ class Job:
             hdr=info.hdr,
             pixel_aspect=info.pixel_aspect,
             carry_from=self.source,
-            carry_range=seconds,
+            carry_range=self._seconds(info),
             first_number=first,
             last_number=last,
             colour_space=self.output_color_space,
@@ -148,11 +147,13 @@ class Job:
             **self.output,
         )
 
-    def _time(self, frame: int, info: ClipInfo) -> Fraction:
-        """When a frame of the source is shown, in seconds."""
+    def _seconds(self, info: ClipInfo) -> Span:
+        """When the range begins and ends, on the timeline of the source."""
+        start, stop = self.start, self.stop
         if info.time_base is None:
-            return frame / info.fps
-        return time_stamps(self.source).span(frame)[0]
+            return start / info.fps, None if stop is None else stop / info.fps
+        with self.open_reader(0, info.readable) as reader:
+            return reader.time_of(start), None if stop is None else reader.time_of(stop)
 
 
 def frame_range(frames: tuple[int, int] | None) -> tuple[int, int | None]:

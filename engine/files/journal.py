@@ -18,8 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..disk import refusals_named
 from ..errors import InputError
-from ..lock import locked, refusals_named
+from ..lock import locked
 from ..types import Numbers, Part
 
 log = logging.getLogger("dtg_restore")
@@ -243,16 +244,10 @@ def _whole(parts: Sequence[Part], folder: Path) -> list[Part]:
     """Those from the first frame on without a gap whose files are as they were written."""
     whole: list[Part] = []
     for part in parts:
-        if part.start != (whole[-1].stop if whole else 0) or not _is_whole(part, folder):
+        if part.start != (whole[-1].stop if whole else 0) or part.damaged(folder):
             break
         whole.append(part)
     return whole
-
-
-def _is_whole(part: Part, folder: Path) -> bool:
-    with suppress(OSError):
-        return all((folder / name).stat().st_size == size for name, size in part.files)
-    return False
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -6,14 +6,11 @@ import contextlib
 import filecmp
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..disk import reason, sync, sync_folder
 from ..errors import InputError, InTheWay
-
-
-def reason(error: Exception) -> str:
-    """Why the system or FFmpeg refused, in words."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 class AtomicFile:
@@ -38,6 +35,22 @@ class AtomicFile:
             self.path.touch(exist_ok=path is not None)
         except OSError as error:
             raise InputError(f"cannot write {target}: {reason(error)}") from None
+
+    @contextlib.contextmanager
+    def filled(self) -> Iterator[Path]:
+        """The temporary name, for the content: then `commit`, or after an error `abort`.
+
+        A refusal of the system becomes an InputError.
+        """
+        try:
+            yield self.path
+        except OSError as error:
+            self.abort()
+            raise InputError(f"cannot write {self.target}: {reason(error)}") from None
+        except BaseException:  # a signal, too
+            self.abort()
+            raise
+        self.commit()
 
     def commit(self) -> None:
         """Flush to the disk, then rename.
@@ -84,33 +97,7 @@ def hidden_name(target: Path, suffix: str) -> Path:
     return target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{suffix}")
 
 
-def sync(path: Path) -> None:
-    """Put a file's content on the disk."""
-    _fsync(path, os.O_RDWR)
-
-
-def sync_folder(path: Path) -> None:
-    """Put the names in a folder on the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        _fsync(path, os.O_RDONLY)
-
-
 def write_text(file: AtomicFile, text: str) -> None:
     """Give a file its content and its name; InputError where it cannot be written."""
-    try:
-        file.path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        file.abort()
-        raise InputError(f"cannot write {file.target}: {reason(error)}") from None
-    except BaseException:
-        file.abort()
-        raise
-    file.commit()
-
-
-def _fsync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with file.filled() as path:
+        path.write_text(text, encoding="utf-8")

@@ -17,6 +17,19 @@ from ..types import ClipInfo, FrameNote, Part
 log = logging.getLogger("dtg_restore")
 
 
+class Once:
+    """Warns of each topic the first time alone; without a topic the message is it."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, message: str, topic: str | None = None) -> None:
+        topic = message if topic is None else topic
+        if topic not in self._told:
+            self._told.add(topic)
+            log.warning("%s", message)
+
+
 class Reader(ABC):
     """Frames `start .. stop - 1` of a clip, decoded while they are iterated, once.
 
@@ -40,6 +53,7 @@ class Reader(ABC):
             raise ConfigError(f"frame range {start}..{stop} is empty; start must be below stop")
         self.path, self.start, self.stop = path, start, stop
         self.last_number = None if stop is None else stop - 1
+        self._once = Once()
         self._notes: dict[int, FrameNote] = {}  # filled and emptied in two threads, one each
 
     @abstractmethod
@@ -94,6 +108,7 @@ class Writer(ABC):
         if width < 1 or height < 1:
             raise ConfigError(f"frame size {width}x{height} is not positive")
         self.path, self.width, self.height = path, width, height
+        self._once = Once()
         self.parts = list(finished)
         self.num_frames = self.parts[-1].stop if self.parts else 0
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..cache import cache_folder
 from ..errors import ConfigError, EngineError, InputError
-from ..media.atomic import AtomicFile, reason
+from ..media.atomic import AtomicFile
 
 # What a family's encoder makes of one prompt, such as {"prompt_embeds": (1, L, D)}.
 Embeds = dict[str, Tensor]
@@ -139,13 +139,8 @@ def _misfit(embeds: Embeds, shapes: Mapping[str, int], prefix: str = "") -> str 
 def _save(path: Path, embeds: Embeds, overwrite: bool) -> None:
     # Copies, as the two prompts may share memory, which the format refuses.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in embeds.items()}
-    file = AtomicFile(path, overwrite)
-    try:
-        save_file(tensors, file.path)
-    except (SafetensorError, OSError) as error:
-        file.abort()
-        raise InputError(f"cannot write {path}: {reason(error)}") from error
-    except BaseException:  # a signal
-        file.abort()
-        raise
-    file.commit()
+    with AtomicFile(path, overwrite).filled() as unfinished:
+        try:
+            save_file(tensors, unfinished)
+        except SafetensorError as error:
+            raise InputError(f"cannot write {path}: {error}") from error

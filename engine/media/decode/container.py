@@ -63,6 +63,12 @@ def video_stream(container: av.container.InputContainer, path: str) -> av.VideoS
     return stream
 
 
+def tells_order_alone(container: av.container.Container) -> bool:
+    """Whether the order of its packets is all that it says of times, as in AVI: those of display
+    are invented by FFmpeg."""
+    return container.format.name == "avi"
+
+
 def codec_name(stream: av.VideoStream) -> str:
     """Of the format ("av1"), not of the library that decodes it."""
     return stream.codec_context.codec.canonical_name

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import av
 
-from .container import codec_name
+from .container import codec_name, tells_order_alone
 from .h264 import only_frames
 
 # Every frame for itself, or a key frame resets all that the decoder remembers.
@@ -29,7 +29,7 @@ def is_exact_start(stream: av.VideoStream, packet: av.Packet) -> bool:
     if name in _RESETTING:
         return True
     kinds = {"h264": (range(1, 6), {5}), "hevc": (range(32), set(range(16, 22)))}
-    if name not in kinds or stream.container.format.name == "avi":  # no times to number them by
+    if name not in kinds or tells_order_alone(stream.container):  # no times to number by
         return False
     if name == "h264" and not only_frames(stream.codec_context.extradata):
         return False  # a field may have a packet of its own

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import av
 
-from .container import codec_name, open_container, video_stream
+from .container import codec_name, open_container, tells_order_alone, video_stream
 from .key_frames import is_exact_start
 
 
@@ -51,8 +51,7 @@ def _packet_table(path: str, _size: int, _changed: int) -> PacketTable:
     with open_container(path) as container:
         stream = video_stream(container, path)
         table = PacketTable(stream.time_base or Fraction(1, av.time_base))
-        # An AVI has no times but the order of its packets: FFmpeg invents those of display.
-        in_order = container.format.name == "avi"
+        in_order = tells_order_alone(container)
         latest, decoded_until = None, None
         for packet in _shown(container, stream):
             table.num_frames += 1

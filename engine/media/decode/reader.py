@@ -36,7 +36,6 @@ class VideoReader(Reader):
     def __init__(self, path: str, start: int = 0, stop: int | None = None):
         super().__init__(path, start, stop)
         self.first_number = start
-        self._warned: set[str] = set()
         self._open()
         try:
             self._readable = frames_before_cut(self._stream, path)
@@ -178,9 +177,8 @@ class VideoReader(Reader):
             "has an alpha channel: it is dropped": any(c.is_alpha for c in frame.format.components),
         }
         for trouble, present in troubles.items():
-            if present and trouble not in self._warned:
-                self._warned.add(trouble)
-                log.warning("%s: frame %d %s", self.path, number, trouble)
+            if present:
+                self._once(f"{self.path}: frame {number} {trouble}", trouble)
 
     def _turn(self, rgb: torch.Tensor) -> torch.Tensor:
         if self._mirrored:

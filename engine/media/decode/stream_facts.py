@@ -23,10 +23,14 @@ def claimed_rates(stream: av.VideoStream) -> list[Fraction]:
     return known or [_FALLBACK_RATE]
 
 
+def usual_rates(rate: Fraction) -> tuple[Fraction, Fraction]:
+    """The nearest whole rate and the nearest of NTSC."""
+    return Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+
+
 def _standard(rate: Fraction) -> Fraction:
     """A whole rate, or one of NTSC, in place of what Matroska's nanoseconds have made of it."""
-    whole, ntsc = Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    nearest = min(whole, ntsc, key=lambda known: abs(known - rate))
+    nearest = min(usual_rates(rate), key=lambda known: abs(known - rate))
     return nearest if abs(nearest - rate) < rate / 100_000 else rate
 
 

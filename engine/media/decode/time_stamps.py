@@ -13,9 +13,9 @@ from itertools import islice, pairwise
 
 import av
 
-from .container import has_fragments, open_container, video_stream
+from .container import has_fragments, open_container, tells_order_alone, video_stream
 from .packet_table import PacketTable, packet_table
-from .stream_facts import claimed_rates
+from .stream_facts import claimed_rates, usual_rates
 
 # A container that counts milliseconds moves a frame by up to 1 ms off the grid.
 _JITTER = Fraction(3, 2000)
@@ -104,7 +104,7 @@ def _time_stamps(path: str, _size: int, _changed: int) -> TimeStamps:
     with open_container(path) as container:
         stream = video_stream(container, path)
         rates = claimed_rates(stream)
-        in_order = container.format.name == "avi"  # the only times that it has
+        in_order = tells_order_alone(container)
         known = _from_index(container, stream, path, rates, in_order)
     return known or _from_packets(packet_table(path), rates, in_order)
 
@@ -153,9 +153,8 @@ def regular_rate(
     if span <= 0:
         return None
     mean = (len(stamps) - 1) / (span * time_base)
-    near = (Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001))
     usual = [rate for rate in claimed if rate.denominator in (1, 1001)]
-    rates = dict.fromkeys((*usual, *near, *claimed, mean.limit_denominator(1001)))
+    rates = dict.fromkeys((*usual, *usual_rates(mean), *claimed, mean.limit_denominator(1001)))
     for by_tick in (True, False):  # the finer measure tells 24 from 23.976 in a short clip
         for rate in filter(None, rates):
             # Only a rate that is known may have been rounded to a clock as coarse as its frames.

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import torch
 
-from ..atomic import sync, sync_folder
+from ...disk import sync, sync_folder
 from ..planes import rgb_to_frame
 from .encoding import Encoding
 from .packets import Entry, write_header, write_packet

@@ -14,9 +14,10 @@ from pathlib import Path
 import av
 import torch
 
+from ...disk import reason
 from ...errors import ConfigError, EngineError, InputError
 from ...types import HDR, ColourTags, FrameNote, Part
-from ..atomic import AtomicFile, check_target, hidden_name, reason
+from ..atomic import AtomicFile, check_target, hidden_name
 from ..base import Writer
 from ..carried.cargo import Cargo, Span, survey
 from ..carried.carry import StreamCopy
@@ -94,10 +95,8 @@ class VideoWriter(Writer):
 
     def _check_finished(self) -> None:
         for part in self.parts:
-            for name, size in part.files:
-                file = self._workspace / name
-                if not file.is_file() or file.stat().st_size != size:
-                    raise EngineError(f"{file} of an earlier run is missing or damaged")
+            if file := part.damaged(self._workspace):
+                raise EngineError(f"{file} of an earlier run is missing or damaged")
 
     def _write(self, frame: torch.Tensor, note: FrameNote | None) -> None:
         pts, duration = self._ticks(note)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..atomic import AtomicFile, reason
+from ..atomic import AtomicFile
 
 FLOATS = (oiio.HALF, oiio.FLOAT, oiio.DOUBLE)
 _TYPES = {oiio.UINT8: "uint8", oiio.UINT16: "uint16", oiio.HALF: "half"}
@@ -111,16 +111,8 @@ def write_picture(file: AtomicFile, spec: oiio.ImageSpec, planes: list[Tensor]) 
 
     `spec` says the type of each and how many bits of an integer count (`oiio:BitsPerSample`).
     """
-    try:
-        content = _encoded(spec, planes, file.target.name)
-        file.path.write_bytes(content)
-    except OSError as error:
-        file.abort()
-        raise InputError(f"cannot write {file.target}: {reason(error)}") from None
-    except BaseException:  # a signal, too
-        file.abort()
-        raise
-    file.commit()
+    with file.filled() as path:
+        path.write_bytes(_encoded(spec, planes, file.target.name))
 
 
 def _encoded(spec: oiio.ImageSpec, planes: list[Tensor], name: str) -> bytes:

@@ -56,7 +56,6 @@ class ImageReader(Reader):
             check_space(colour_space)
         self._space = colour_space
         self._files = list_sequence(path)
-        self._said: set[str] = set()
         if start >= len(self._files):
             raise BeyondEnd(f"{path} holds {len(self._files)} pictures, none from {start} on")
         self.first_number = self._files[start][0]
@@ -156,8 +155,8 @@ class ImageReader(Reader):
         fits = not whole or float(picture.planes[name].max()) < MAX_NUMBER
         if not fits:
             self._once(
-                f"left out: {name}",
                 f"{file}: channel {name} is left out: it holds numbers above {MAX_NUMBER}",
+                f"left out: {name}",
             )
         return fits
 
@@ -199,23 +198,18 @@ class ImageReader(Reader):
     def _warn_of_bits(self, file: Path, bits: int) -> None:
         if bits > self.info.bit_depth:
             self._once(
-                "bits",
                 f"{file} has {bits} bits, the first picture {self.info.bit_depth}: "
                 "all are written as that one",
+                "bits",
             )
 
     def _warn_of_nan(self, file: Path, away: Tensor) -> None:
         count = int((~away.isfinite()).sum())
         if count:
             self._once(
-                "nan",
                 f"{file}: {count} samples are NaN or infinite; such are given back as they are",
+                "nan",
             )
-
-    def _once(self, topic: str, message: str) -> None:
-        if topic not in self._said:
-            self._said.add(topic)
-            log.warning("%s", message)
 
 
 def _colours(picture: Picture, names: Sequence[str]) -> Tensor:

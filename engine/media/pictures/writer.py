@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from ...disk import reason
 from ...errors import ConfigError, InputError, InTheWay
 from ...types import ColourTags, FrameNote, Numbers, Part
-from ..atomic import AtomicFile, reason
+from ..atomic import AtomicFile
 from ..base import Writer
 from ..paths import is_sequence_input, output_pattern
 from .colour_spaces import check_space
 from .files import write_picture
 from .samples import Samples
-
-log = logging.getLogger("dtg_restore")
 
 _PQ_OR_HLG = (16, 18)
 _NO_NOTE = FrameNote(0)
@@ -59,7 +57,6 @@ class ImageWriter(Writer):
         self._overwrite, self._replaced = overwrite, replaced
         self._coded = colour.transfer in _PQ_OR_HLG
         self._space = colour_space
-        self._said: set[str] = set()
         self._names: list[str] = []  # of the pictures since the last part
         if colour_space is not None:
             check_space(colour_space)
@@ -109,11 +106,6 @@ class ImageWriter(Writer):
                 f"{self.path}: channels {', '.join(samples.lost())} are left out: "
                 f"{self._pattern.suffix} has no place for them"
             )
-
-    def _once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            log.warning("%s", message)
 
     # -- what stands in the folder ----------------------------------------------------------------
 
