@@ -13,7 +13,6 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 from ..engine.config import COLOR_MATCHES
 from ..engine.restorer import Restorer
 from ..engine.tiling import ChunkGrid
+from .command import clip_parser, store
 from .joins import SETTINGS, handovers, seams
 from .material import generated, held_out
 from .metrics import psnr
@@ -100,16 +100,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backbone", default="mini")
-    parser.add_argument("--frames", type=int, default=28)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args.out.write_text(json.dumps(run(args), indent=1) + "\n")
+    store(clip_parser(__doc__, frames=28, size=96), run)
 
 
 if __name__ == "__main__":

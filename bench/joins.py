@@ -15,7 +15,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from ..engine.refine import Refiner
 from ..engine.restorer import Restorer
 from ..engine.tiling import ChunkGrid
 from ..engine.types import Chunk
+from .command import clip_parser, store
 from .material import held_out
 from .metrics import luma, mean_steps, psnr, sharpness, temporal_error
 from .provenance import provenance
@@ -235,16 +235,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backbone", default="mini")
-    parser.add_argument("--frames", type=int, default=40)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args.out.write_text(json.dumps(run(args), indent=1) + "\n")
+    store(clip_parser(__doc__, frames=40, size=64), run)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def _sources(folder: Path) -> Iterator[tuple[str, Source]]:
         yield f"subtitles: {name}", Source(clip(text=codec), partial(_content, kind="subtitle"))
     yield "several tracks and their languages", Source(clip(audio=["aac", "ac3"]), _languages)
     yield "attached fonts", Source(clip(attached=("a.ttf", "font/ttf", b"a font")), _fonts)
-    yield "cover picture", Source(clip(attached=("cover.jpg", "image/jpeg", _jpeg())), _cover)
+    yield "cover picture", Source(clip(attached=("cover.jpg", "image/jpeg", jpeg())), _cover)
     yield "chapters", Source(clip(chapters=2), _chapters)
     for name, (key, value) in TAGS.items():
         yield name, Source(clip(tags={key: value}), partial(_tag, key=key))
@@ -150,7 +150,8 @@ def _write_silence(container: av.container.OutputContainer, track: av.AudioStrea
     container.mux(track.encode(None))
 
 
-def _jpeg() -> bytes:
+def jpeg() -> bytes:
+    """A picture whose bytes are the same at every call."""
     file = io.BytesIO()
     with av.open(file, "w", format="mjpeg") as container:
         stream = container.add_stream("mjpeg", rate=1)

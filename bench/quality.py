@@ -14,7 +14,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch import Tensor
 from ..engine.backbones import facts_of
 from ..engine.config import DTG
 from ..engine.restorer import Restorer
+from .command import clip_parser, store
 from .degrade import LEVELS, Distortion, degrade
 from .material import held_out
 from .metrics import block_step, psnr, temporal_error
@@ -130,18 +130,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = clip_parser(__doc__, frames=16, size=96)
     parser.add_argument("what", choices=("table", "sweep"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backbone", default="mini")
     parser.add_argument("--level", choices=tuple(LEVELS), default="severe")
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args.out.write_text(json.dumps(run(args), indent=1) + "\n")
+    store(parser, run)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,14 @@ Bundle = Annotated[
         rich_help_panel="Models",
     ),
 ]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A video, a folder of pictures, or a pattern such as shots/%04d.png.",
+        show_default=False,
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and what the engine does.")]
 Progress = Annotated[
     str,

@@ -11,20 +11,13 @@ import typer
 
 from ..engine.config import TOLERANCES, RestoreConfig
 from ..engine.errors import InputError
-from .options import with_settings
+from .options import Source, with_settings
 from .text import duration, number, plural, size
 
 
 @with_settings
 def plan(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="A video, a folder of pictures, or a pattern such as shots/%04d.png.",
-            show_default=False,
-        ),
-    ],
+    source: Source,
     config: RestoreConfig,
     frames: tuple[int, int] | None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -41,6 +34,7 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     from ..engine.backbones import facts_of
     from ..engine.bundle.settings import settled
     from ..engine.devices import resolve_device
+    from ..engine.files.job import frame_range
     from ..engine.media import probe
     from ..engine.plan import describe, estimate, make_plan, matmul_flops
     from ..engine.progress import count_frames
@@ -48,7 +42,7 @@ def collect(source: str, config: RestoreConfig, frames: tuple[int, int] | None) 
     from ..engine.shots import shots_of
     from ..engine.sr import sr_facts
 
-    start, stop = (frames[0], frames[1] + 1) if frames else (0, None)
+    start, stop = frame_range(frames)
     info = probe(source, stop)
     extent = (info.height, info.width)
     count = count_frames(start, stop, info.num_frames)

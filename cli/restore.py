@@ -13,7 +13,7 @@ import typer
 from ..engine.config import RestoreConfig
 from ..engine.errors import ConfigError, EngineError, InputError, Interrupted, InTheWay
 from ..engine.heap import keep_freed_memory
-from .options import Progress, with_settings
+from .options import Progress, Source, with_settings
 from .progress import make_reporter
 from .signals import Stopped
 from .text import plural
@@ -29,14 +29,7 @@ TINY = "tiny"
 @with_settings
 def restore(
     context: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="A video, a folder of pictures, or a pattern such as shots/%04d.png.",
-            show_default=False,
-        ),
-    ],
+    source: Source,
     target: Annotated[
         str,
         typer.Argument(

@@ -8,21 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Debug, Progress
+from .options import Debug, Progress, Source
 from .progress import Form, Status, make_reporter
 from .text import plural
 
 
 def shots(
     context: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="A video, a folder of pictures, or a pattern such as shots/%04d.png.",
-            show_default=False,
-        ),
-    ],
+    source: Source,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the list there."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,23 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from dtg_restore.bench.media_streams import jpeg
 from dtg_restore.engine.media import open_writer
 from dtg_restore.engine.types import ColourTags
 
 MS = Fraction(1, 1000)
 FPS = Fraction(24)
 FONT = b"no font, but its bytes"
-
-
-def picture() -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="mjpeg") as container:
-        stream = container.add_stream("mjpeg", rate=1)
-        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuvj420p"
-        grey = av.VideoFrame.from_ndarray(np.full((24, 16), 128, np.uint8), format="yuvj420p")
-        container.mux(stream.encode(grey))
-        container.mux(stream.encode(None))
-    return file.getvalue()
 
 
 def rich_clip(path: Path, muxer: str, audio: tuple[str, ...], subtitle: str) -> Path:
@@ -48,7 +37,7 @@ def rich_clip(path: Path, muxer: str, audio: tuple[str, ...], subtitle: str) -> 
         text.metadata["language"] = "spa"
         if muxer == "matroska":
             container.add_attachment("a.ttf", "application/x-truetype-font", FONT)
-            container.add_attachment("cover.jpg", "image/jpeg", picture())
+            container.add_attachment("cover.jpg", "image/jpeg", jpeg())
         container.metadata.update(title="A title", artist="Somebody", timecode="01:00:00:00")
         container.set_chapters(
             [
@@ -173,7 +162,7 @@ def test_attachments_are_the_same_bytes(tmp_path: Path, mkv: Path) -> None:
         assert (font.name, font.data) == ("a.ttf", FONT)
         [cover] = [s for s in container.streams.video if s.disposition & 1024]
         assert cover.metadata["mimetype"] == "image/jpeg"
-        assert bytes(next(container.demux(cover))) == picture()
+        assert bytes(next(container.demux(cover))) == jpeg()
 
 
 def test_mov_has_one_code_a_language(tmp_path: Path) -> None:
@@ -195,7 +184,7 @@ def test_cover_goes_into_mp4_and_back(tmp_path: Path, mkv: Path) -> None:
     for path in (mp4, back):
         with av.open(str(path)) as container:
             [cover] = [s for s in container.streams.video if s.disposition & 1024]
-            assert bytes(next(container.demux(cover))) == picture()
+            assert bytes(next(container.demux(cover))) == jpeg()
 
 
 def test_range_moves_everything(tmp_path: Path, mkv: Path) -> None:
